@@ -1,0 +1,75 @@
+/* SL1's update: chunked top-k with error feedback, one sign bit per value, Golomb-Rice positions
+ * (numerics.md, SL1). One canonical byte string per update; the decoder refuses every other.
+ *
+ * Payload = header (56 bytes) ‖ body.
+ *   header, little-endian: magic "CTUP" ‖ u32 version 1 ‖ assignment digest[32] ‖ u32 steps ‖
+ *                          u32 chunk count ‖ u64 body length
+ *   body: u16 scale code per chunk ‖ bit stream, filled from the least significant bit: per chunk
+ *         with a non-zero code k gaps (first index, then difference − 1) in Golomb-Rice r = 5, then
+ *         k sign bits; zero bits to the end of the last byte.
+ * Copies are detected by the digest of the body. */
+#ifndef COTRAIN_CODEC_H
+#define COTRAIN_CODEC_H
+
+#include <cotrain/layout.h>
+
+#define CT_UPDATE_HEADER_BYTES 56u
+
+/* Where a chunk's values lie in the flat array: `rows` stretches of `columns` contiguous values,
+ * `stride` apart. Value i of the chunk is theta[offset + (i / columns) · stride + i % columns]. */
+struct ct_chunk {
+    size_t offset;
+    uint32_t rows, columns, stride;
+    uint32_t values;   /* rows · columns, at most 4,096 */
+    uint32_t selected; /* k = min(n, max(1, (n + 32) >> 6)) */
+};
+
+/* All chunks of a model, tensors in name order. */
+struct ct_chunks {
+    const struct ct_layout *layout; /* must outlive this */
+    uint32_t count;
+    uint64_t selected_total;
+    struct ct_chunk *chunks; /* owned */
+};
+
+CT_MUST_CHECK enum ct_err ct_chunks_init(struct ct_chunks *chunks, const struct ct_layout *layout);
+void ct_chunks_deinit(struct ct_chunks *chunks);
+
+/* An upper bound of a payload's length for this model, header included. */
+size_t ct_update_bytes_max(const struct ct_chunks *chunks);
+
+struct ct_update_header {
+    struct ct_hash assignment;
+    uint32_t steps;
+};
+
+/* Compresses base − local. residual[parameters] is e: read as the old one (u = fma(0.95, e, Δ)) and
+ * overwritten with the new one. out has room for ct_update_bytes_max; *out_length is what was
+ * written. Exact mode inside; a function of its inputs alone for any number of threads. */
+void ct_update_encode(const struct ct_chunks *chunks, const struct ct_update_header *header,
+                      const float *base, const float *local, float *residual, uint8_t *out,
+                      size_t *out_length);
+
+/* A decoded update. */
+struct ct_update {
+    struct ct_update_header header;
+    uint16_t *codes;     /* [count] scale codes */
+    uint16_t *positions; /* [selected_total] ascending inside a chunk; those of chunk c start at the
+                            sum of `selected` of the chunks before it, unused where the code is 0 */
+    uint8_t *negative;   /* [selected_total] 1 iff u < 0 */
+    double norm;         /* √ Σ k_c·a_c², binary64 chain over chunks */
+};
+
+/* Decodes payload bytes of a stranger: CT_ERR_FORMAT with the reason for anything but the canonical
+ * encoding of some update for this model. On success the caller ends it with ct_update_deinit. */
+CT_MUST_CHECK enum ct_err ct_update_decode(const struct ct_chunks *chunks, struct ct_bytes payload,
+                                           struct ct_update *out);
+void ct_update_deinit(struct ct_update *update);
+
+/* Scale codes: (1024 + (c & 1023)) · 2^((c >> 10) − 51); 0 is zero; 1–1023 are refused. */
+bool ct_scale_valid(uint16_t code);
+double ct_scale_decode(uint16_t code);
+/* Nearest even, carry into the exponent, saturating up, underflow to 0. mean is finite, ≥ 0. */
+uint16_t ct_scale_encode(double mean);
+
+#endif

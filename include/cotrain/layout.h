@@ -1,0 +1,62 @@
+/* The catalogue of a model's parameters: which tensors there are, their shapes, and where each lies
+ * in the one flat binary32 array that θ, m, v, e and gradients all use.
+ *
+ * Tensors stand in the byte order of their names, back to back, so the flat array as little-endian
+ * binary32 is what digests, snapshots and the state digest cover (numerics.md, SL1). Names and
+ * orientation are Hugging Face's: GPT-2 matrices are stored input × output, row-major. */
+#ifndef COTRAIN_LAYOUT_H
+#define COTRAIN_LAYOUT_H
+
+#include <cotrain/err.h>
+#include <cotrain/limits.h>
+#include <cotrain/types.h>
+
+enum ct_arch {
+    CT_ARCH_GPT2 = 1, /* learned positions, LayerNorm, GELU (tanh form), tied head */
+};
+
+struct ct_model_shape {
+    enum ct_arch arch;
+    uint32_t vocab;   /* V */
+    uint32_t context; /* T */
+    uint32_t layers;  /* L */
+    uint32_t heads;
+    uint32_t width; /* D, a multiple of heads */
+};
+
+enum ct_tensor_kind {
+    CT_TENSOR_MATRIX,    /* decayed; chunked in 64×64 tiles */
+    CT_TENSOR_EMBEDDING, /* token embedding, tied head, positions: decayed; chunks of whole rows */
+    CT_TENSOR_VECTOR,    /* gains and biases: not decayed; runs of 4,096 */
+};
+
+struct ct_tensor {
+    char name[CT_TENSOR_NAME_MAX];
+    enum ct_tensor_kind kind;
+    uint32_t rows; /* 1 for a vector */
+    uint32_t columns;
+    size_t offset; /* index of its first value in the flat array */
+};
+
+struct ct_layout {
+    struct ct_model_shape shape;
+    uint32_t tensor_count;
+    size_t parameters;         /* values in the flat array */
+    struct ct_tensor *tensors; /* owned; in byte order of names */
+};
+
+/* Checks the shape (CT_ERR_CONFIG with the reason) and builds the catalogue. On success the caller
+ * ends it with ct_layout_deinit; on failure nothing is owned. */
+CT_MUST_CHECK enum ct_err ct_layout_init(struct ct_layout *layout,
+                                         const struct ct_model_shape *shape);
+void ct_layout_deinit(struct ct_layout *layout);
+
+/* The tensor of that name, or NULL. */
+const struct ct_tensor *ct_layout_find(const struct ct_layout *layout, const char *name);
+
+/* Draws the first model θ₀ into theta[parameters]: a function of (layout, seed) alone, to the bit.
+ * Normal with deviation 0.02 for matrices and embeddings, divided by √(2L) for the two projections
+ * that end in the residual stream; gains 1, biases 0 (GPT-2). `seed` is the run seed. */
+void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, float *theta);
+
+#endif
