@@ -19,8 +19,9 @@ struct ct_sender_share {
 };
 
 /* new_theta = base moved by the senders' updates with the outer rate alpha: θ' = fma(−α, g, θ).
- * base and new_theta [parameters] may be the same array. shares[count] may be NULL. count ≥ 1 and at
- * most CT_NODES_MAX. Allocates scratch of bounded size; CT_ERR_MEMORY leaves new_theta undefined. */
+ * base and new_theta [parameters] may be the same array. shares[count] may be NULL. count ≥ 1 and
+ * at most CT_NODES_MAX. Allocates scratch of bounded size; CT_ERR_MEMORY leaves new_theta
+ * undefined. */
 CT_MUST_CHECK enum ct_err ct_aggregate(const struct ct_chunks *chunks,
                                        const struct ct_sender *senders, uint32_t count, float alpha,
                                        const float *base, float *new_theta,

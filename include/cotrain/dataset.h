@@ -1,6 +1,7 @@
 /* A data set: dataset.json (manifest and data sheet) and content-addressed shards of tokens.
  *
- * A shard is little-endian u16 tokens, nothing else; its name in the directory is its SHA-256 in hex
+ * A shard is little-endian u16 tokens, nothing else; its name in the directory is its SHA-256 in
+ * hex
  * + ".tokens". dataset.json: {"format": "cotrain-dataset-1", "name", "license", "source",
  * "processing", "tokenizer": {"kind": "bytes", "vocab": 256}, "shards": [{"split": "train" |
  * "heldout", "sha256", "bytes", "tokens", "source", "license"}…]}. */
@@ -32,8 +33,9 @@ struct ct_dataset {
 CT_MUST_CHECK enum ct_err ct_dataset_parse(struct ct_bytes json, struct ct_dataset *out);
 void ct_dataset_deinit(struct ct_dataset *dataset);
 
-/* Tokenises text files with the byte tokenizer and writes the directory `out_dir` (made if missing):
- * the first (1 − heldout) of each file's tokens into train shards, the rest into heldout ones. */
+/* Tokenises text files with the byte tokenizer and writes the directory `out_dir` (made if
+ * missing): the first (1 − heldout) of each file's tokens into train shards, the rest into heldout
+ * ones. */
 struct ct_dataset_recipe {
     const char *name, *license, *source, *processing;
     const char *const *paths;
@@ -55,8 +57,7 @@ typedef enum ct_err (*ct_shard_locate)(void *user, const struct ct_shard *shard,
 
 /* Reads and verifies (digest, length, every token below vocab) the split's shards. */
 CT_MUST_CHECK enum ct_err ct_corpus_load(const struct ct_dataset *dataset, enum ct_split split,
-                                         ct_shard_locate locate, void *user,
-                                         struct ct_corpus *out);
+                                         ct_shard_locate locate, void *user, struct ct_corpus *out);
 /* The same from a directory that ct_dataset_build made; dataset may be NULL. */
 CT_MUST_CHECK enum ct_err ct_corpus_load_dir(const char *dir, enum ct_split split,
                                              struct ct_dataset *dataset, struct ct_corpus *out);

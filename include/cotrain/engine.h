@@ -20,10 +20,11 @@ CT_MUST_CHECK enum ct_err ct_numerics_parse(const char *name, enum ct_numerics *
 
 struct ct_engine_options {
     enum ct_numerics numerics;
-    uint32_t batch;       /* sequences of a step, B */
-    uint32_t leaves;      /* S of E6; divides B */
-    uint32_t micro_batch; /* sequences at once, at most B/S; 0 lets the engine choose. Not in the bits */
-    uint32_t threads;     /* 0: all that OpenMP offers. Not in the bits */
+    uint32_t batch;  /* sequences of a step, B */
+    uint32_t leaves; /* S of E6; divides B */
+    uint32_t
+        micro_batch; /* sequences at once, at most B/S; 0 lets the engine choose. Not in the bits */
+    uint32_t threads; /* 0: all that OpenMP offers. Not in the bits */
 };
 
 /* What an engine will reserve, by term, in bytes. */

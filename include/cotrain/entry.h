@@ -2,8 +2,8 @@
  *
  * On disk and wire a statement is an Envelope (cotrain.proto): payload type, payload, key number,
  * Ed25519 signature over the DSSE encoding of the first two. Payloads are serialised once by their
- * author and carried as bytes; nothing is re-encoded before hashing or signing. A ledger entry is the
- * coordinator's envelope (key number 0, its identity key) around a LedgerEntry; a commit entry
+ * author and carried as bytes; nothing is re-encoded before hashing or signing. A ledger entry is
+ * the coordinator's envelope (key number 0, its identity key) around a LedgerEntry; a commit entry
  * carries the node's own envelope inside. Decoders refuse unknown fields, wrong lengths and missing
  * parts with CT_ERR_FORMAT. */
 #ifndef COTRAIN_ENTRY_H
@@ -32,8 +32,8 @@ enum ct_entry_kind {
 enum ct_refusal {
     CT_REFUSAL_LATE = 1,          /* a commit after commits closed */
     CT_REFUSAL_SECOND_COMMIT = 2, /* other bytes for the same (run, round, author) */
-    CT_REFUSAL_MALFORMED = 3,     /* the payload is no canonical update, or not what was committed */
-    CT_REFUSAL_COPY = 4,          /* the body equals that of a lower commit */
+    CT_REFUSAL_MALFORMED = 3, /* the payload is no canonical update, or not what was committed */
+    CT_REFUSAL_COPY = 4,      /* the body equals that of a lower commit */
     CT_REFUSAL_WRONG_ASSIGNMENT = 5,
 };
 
@@ -48,7 +48,7 @@ struct ct_commit {
     struct ct_hash state;      /* numerics.md: SHA-256 over θ, m, v, e and the step counter */
     uint32_t steps;
     uint32_t skipped_steps; /* steps whose loss or norm was not finite */
-    float loss;             /* mean of the steps' losses: binary64 sum, one rounding; recomputable */
+    float loss; /* mean of the steps' losses: binary64 sum, one rounding; recomputable */
 };
 
 struct ct_run_opened {
@@ -76,10 +76,10 @@ struct ct_round_opened {
 };
 
 struct ct_round_closed {
-    struct ct_hash model;         /* digest of θ after the round */
-    struct ct_blob_ref merged;    /* merge list blob */
-    uint64_t tokens;              /* merged in the round */
-    bool has_snapshot;            /* a blob with digest `model` holds θ */
+    struct ct_hash model;      /* digest of θ after the round */
+    struct ct_blob_ref merged; /* merge list blob */
+    uint64_t tokens;           /* merged in the round */
+    bool has_snapshot;         /* a blob with digest `model` holds θ */
 };
 
 struct ct_entry {
@@ -133,7 +133,8 @@ CT_MUST_CHECK enum ct_err ct_envelope_open(struct ct_bytes bytes, struct ct_enve
 CT_MUST_CHECK enum ct_err ct_envelope_verify(const struct ct_envelope *envelope,
                                              const struct ct_hash *public_key);
 
-/* The run id: SHA-256 of the run_opened payload; and the run seed, SHA-256("cotrain run seed" ‖ id). */
+/* The run id: SHA-256 of the run_opened payload; and the run seed, SHA-256("cotrain run seed" ‖
+ * id). */
 struct ct_hash ct_run_id(struct ct_bytes run_opened_payload);
 struct ct_hash ct_run_seed(const struct ct_hash *run_id);
 
@@ -165,7 +166,8 @@ struct ct_merge_item {
     uint64_t commit_index;
     uint32_t node;
     enum ct_outcome outcome;
-    uint64_t weight;   /* w before the cap: steps · tokens per step · trust in quarters; 0 if not merged */
+    uint64_t
+        weight; /* w before the cap: steps · tokens per step · trust in quarters; 0 if not merged */
     uint32_t weight_q22; /* Ω */
     uint32_t clip_q15;
 };

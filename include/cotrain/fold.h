@@ -20,11 +20,11 @@ enum ct_phase {
 
 /* A node's part in the open round. */
 enum ct_part {
-    CT_PART_NONE,      /* not assigned */
+    CT_PART_NONE, /* not assigned */
     CT_PART_ASSIGNED,
     CT_PART_COMMITTED,
     CT_PART_RECEIVED,
-    CT_PART_REFUSED,   /* its commit was refused (copy, malformed, …) */
+    CT_PART_REFUSED, /* its commit was refused (copy, malformed, …) */
 };
 
 struct ct_fold_node {
@@ -32,17 +32,17 @@ struct ct_fold_node {
     struct ct_hash key;
     bool established;
     uint32_t admitted_round;
-    uint32_t epochs;      /* started so far; the current one is epochs − 1 */
-    uint32_t epoch_index; /* rounds of the current epoch that were assigned */
+    uint32_t epochs;       /* started so far; the current one is epochs − 1 */
+    uint32_t epoch_index;  /* rounds of the current epoch that were assigned */
     uint32_t epoch_rounds; /* length of the current epoch */
-    uint32_t last_round;  /* last assigned; 0 never */
-    bool last_merged;     /* that round was merged: the epoch may be continued */
-    struct ct_hash state; /* of its last merged commit */
+    uint32_t last_round;   /* last assigned; 0 never */
+    bool last_merged;      /* that round was merged: the epoch may be continued */
+    struct ct_hash state;  /* of its last merged commit */
     uint32_t merged_rounds;
     uint64_t merged_tokens;
     /* the open round */
     enum ct_part part;
-    bool refused_logged;   /* at most one refused entry per (node, round) */
+    bool refused_logged; /* at most one refused entry per (node, round) */
     uint64_t commit_index;
     struct ct_commit commit;
 };
@@ -60,20 +60,20 @@ struct ct_fold {
     struct ct_chunks chunks;
 
     enum ct_phase phase;
-    uint32_t round;            /* the open one, or the last closed */
-    struct ct_hash model;      /* digest of θ after the last closed round (θ₀ before the first) */
-    bool model_known;          /* false until the first round_opened names θ₀ */
-    uint64_t tokens;           /* merged so far */
+    uint32_t round;       /* the open one, or the last closed */
+    struct ct_hash model; /* digest of θ after the last closed round (θ₀ before the first) */
+    bool model_known;     /* false until the first round_opened names θ₀ */
+    uint64_t tokens;      /* merged so far */
     struct ct_round_opened round_opened;
-    struct ct_hash seed;       /* of the round, from commits closed on */
+    struct ct_hash seed; /* of the round, from commits closed on */
     struct ct_assignments assignments;
     struct ct_round_closed round_closed; /* of the last closed round */
 
-    uint64_t next_position;    /* data positions from here on were never assigned */
-    uint32_t returned_count;   /* ranges that were assigned and not merged, ascending */
+    uint64_t next_position;  /* data positions from here on were never assigned */
+    uint32_t returned_count; /* ranges that were assigned and not merged, ascending */
     struct ct_range *returned;
 
-    uint32_t snapshot_round;   /* newest snapshot; 0 is θ₀ (drawn, no blob needed) */
+    uint32_t snapshot_round; /* newest snapshot; 0 is θ₀ (drawn, no blob needed) */
     struct ct_hash snapshot;
 
     uint32_t node_count;
@@ -84,9 +84,9 @@ void ct_fold_init(struct ct_fold *fold);
 void ct_fold_deinit(struct ct_fold *fold);
 
 /* Applies entry number fold->entries (an envelope's bytes). With `verify`, checks the coordinator's
- * signature and, in commits, the node's. CT_ERR_FORMAT, CT_ERR_SIGNATURE, CT_ERR_RULE with a sentence
- * that names the entry and the rule; blobs that are not there: the source's error. On failure the
- * state is as before the call. */
+ * signature and, in commits, the node's. CT_ERR_FORMAT, CT_ERR_SIGNATURE, CT_ERR_RULE with a
+ * sentence that names the entry and the rule; blobs that are not there: the source's error. On
+ * failure the state is as before the call. */
 CT_MUST_CHECK enum ct_err ct_fold_apply(struct ct_fold *fold, struct ct_bytes entry, bool verify,
                                         ct_blob_source blobs, void *blobs_user);
 
@@ -105,7 +105,8 @@ struct ct_plan_request {
 
 /* The round's assignments: epochs, resets and data ranges are determined by the fold and the
  * requests (ascending by node, at least one), and the fold refuses a round_opened whose blob is not
- * what this function makes of its (node, steps, reset) choices. Ended with ct_assignments_deinit. */
+ * what this function makes of its (node, steps, reset) choices. Ended with ct_assignments_deinit.
+ */
 CT_MUST_CHECK enum ct_err ct_plan_round(const struct ct_fold *fold,
                                         const struct ct_plan_request *requests, uint32_t count,
                                         struct ct_assignments *out);

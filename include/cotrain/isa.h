@@ -1,6 +1,6 @@
 /* Which overlays run here. The plain C definitions are the standard's text; overlays give the same
- * bits faster. Chosen once a process: the best the CPU has and that passes its known-answer test, or
- * what COTRAIN_ISA=scalar|avx2|avx512|avx512bf16 names. */
+ * bits faster. Chosen once a process: the best the CPU has and that passes its known-answer test,
+ * or what COTRAIN_ISA=scalar|avx2|avx512|avx512bf16 names. */
 #ifndef COTRAIN_ISA_H
 #define COTRAIN_ISA_H
 
@@ -8,9 +8,10 @@
 
 enum ct_isa { CT_ISA_SCALAR, CT_ISA_AVX2, CT_ISA_AVX512, CT_ISA_AVX512BF16 };
 
-/* Detects the CPU, honours COTRAIN_ISA, runs the self-test and installs the overlays. Idempotent and
- * thread-safe; call it first in every program that computes. Fails when the CPU has no FMA, when
- * COTRAIN_ISA names an unknown or absent ISA, or when even the definitions fail their self-test. */
+/* Detects the CPU, honours COTRAIN_ISA, runs the self-test and installs the overlays. Idempotent
+ * and thread-safe; call it first in every program that computes. Fails when the CPU has no FMA,
+ * when COTRAIN_ISA names an unknown or absent ISA, or when even the definitions fail their
+ * self-test. */
 CT_MUST_CHECK enum ct_err ct_isa_start(void);
 
 /* True when this CPU can run the overlay. */

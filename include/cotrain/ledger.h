@@ -17,11 +17,12 @@
 
 struct ct_ledger;
 
-/* log_key may be NULL for reading only; it must outlive the ledger. create fails if one is there. */
+/* log_key may be NULL for reading only; it must outlive the ledger. create fails if one is there.
+ */
 CT_MUST_CHECK enum ct_err ct_ledger_create(const char *dir, const char *origin,
                                            const struct ct_key *log_key, struct ct_ledger **out);
-/* Opens, repairs tiles from `entries` where the last publication did not finish, and checks that the
- * published checkpoint is a prefix: CT_ERR_DIGEST if not. */
+/* Opens, repairs tiles from `entries` where the last publication did not finish, and checks that
+ * the published checkpoint is a prefix: CT_ERR_DIGEST if not. */
 CT_MUST_CHECK enum ct_err ct_ledger_open(const char *dir, const char *origin,
                                          const struct ct_key *log_key, struct ct_ledger **out);
 void ct_ledger_close(struct ct_ledger *ledger);

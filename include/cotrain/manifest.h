@@ -20,8 +20,8 @@ struct ct_manifest {
     char data_license[64];
 
     struct ct_model_shape model;
-    enum ct_numerics numerics; /* never fast */
-    char tokenizer[32];        /* "bytes" */
+    enum ct_numerics numerics;  /* never fast */
+    char tokenizer[32];         /* "bytes" */
     struct ct_blob_ref dataset; /* dataset.json, see dataset.h */
 
     uint32_t rounds;
@@ -33,15 +33,15 @@ struct ct_manifest {
     uint32_t rate_count;
     float *rates; /* owned */
 
-    uint32_t epoch_rounds;       /* A = 16 */
-    uint32_t snapshot_rounds;    /* every so many rounds θ is kept as a blob; 64 */
-    uint32_t quorum_nodes;       /* 2; and half of the assigned tokens */
-    uint32_t round_time_ms;      /* the commit phase's length before it may be prolonged */
+    uint32_t epoch_rounds;    /* A = 16 */
+    uint32_t snapshot_rounds; /* every so many rounds θ is kept as a blob; 64 */
+    uint32_t quorum_nodes;    /* 2; and half of the assigned tokens */
+    uint32_t round_time_ms;   /* the commit phase's length before it may be prolonged */
     uint32_t upload_time_ms;
     uint32_t checkpoint_time_ms; /* least time between two published checkpoints; 1000 */
 
-    uint32_t node_count;    /* admission by list: established from the start */
-    struct ct_hash *nodes;  /* owned; Ed25519 keys */
+    uint32_t node_count;   /* admission by list: established from the start */
+    struct ct_hash *nodes; /* owned; Ed25519 keys */
 
     char *source; /* owned; the operator's YAML, NUL-terminated */
 };

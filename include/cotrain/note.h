@@ -1,4 +1,5 @@
-/* C2SP signed-note and tlog-checkpoint (v1.0.0), Ed25519 (type 0x01): the log's signed tree head. */
+/* C2SP signed-note and tlog-checkpoint (v1.0.0), Ed25519 (type 0x01): the log's signed tree head.
+ */
 #ifndef COTRAIN_NOTE_H
 #define COTRAIN_NOTE_H
 

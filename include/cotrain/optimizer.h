@@ -22,9 +22,9 @@ struct ct_train_state {
     float *theta;
     float *m;
     float *v;
-    float *e;           /* SL1's residual; NULL outside a run */
-    uint32_t step;      /* t of the bias correction; 0 after a reset */
-    uint32_t threads;   /* 0: all. Not in the bits */
+    float *e;         /* SL1's residual; NULL outside a run */
+    uint32_t step;    /* t of the bias correction; 0 after a reset */
+    uint32_t threads; /* 0: all. Not in the bits */
 };
 
 /* Allocates and zeroes the arrays (e only with `residual`). On failure nothing is owned. */
@@ -50,7 +50,8 @@ double ct_gradient_norm(const struct ct_layout *layout, const float *gradient, u
 
 /* Linear warm-up, then a cosine from peak to floor, as `entries` binary32 values, computed once in
  * binary64 with our own cosine. Entry i holds for tokens [i, i+1) · unit. */
-void ct_rate_table(float *out, uint32_t entries, uint32_t warmup_entries, double peak, double floor);
+void ct_rate_table(float *out, uint32_t entries, uint32_t warmup_entries, double peak,
+                   double floor);
 
 /* The factor of the ramp after a reset: (step + 1)/5 for step 0…4 of the epoch, then 1 (SL1). */
 float ct_reset_ramp(uint32_t step);

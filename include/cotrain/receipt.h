@@ -8,8 +8,8 @@
 
 /* Appends the text of a receipt. */
 CT_MUST_CHECK enum ct_err ct_receipt_format(uint64_t index, struct ct_bytes entry,
-                                            const struct ct_proof *proof, struct ct_bytes checkpoint,
-                                            struct ct_buf *out);
+                                            const struct ct_proof *proof,
+                                            struct ct_bytes checkpoint, struct ct_buf *out);
 
 struct ct_receipt {
     uint64_t index;

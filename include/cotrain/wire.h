@@ -12,7 +12,7 @@
 
 enum ct_wire_kind {
     /* coordinator to node */
-    CT_WIRE_RUN = 1,      /* first frame of every connection: ledger entry 0, the run_opened envelope */
+    CT_WIRE_RUN = 1, /* first frame of every connection: ledger entry 0, the run_opened envelope */
     CT_WIRE_WELCOME = 2,  /* the node is known and admitted */
     CT_WIRE_NOTICE = 3,   /* a checkpoint was published; the phase and what remains of it */
     CT_WIRE_RECEIPT = 4,  /* a commit is durable: the text of a receipt (receipt.h) */
@@ -64,8 +64,8 @@ struct ct_wire {
             uint32_t protocol;
             struct ct_hash run_id;
             uint8_t instance[CT_INSTANCE_BYTES]; /* random per process */
-            struct ct_hash model; /* digest of θ it holds; zero: none */
-            struct ct_hash state; /* state digest it holds; zero: none */
+            struct ct_hash model;                /* digest of θ it holds; zero: none */
+            struct ct_hash state;                /* state digest it holds; zero: none */
             char software[64];
         } hello;
         struct {
@@ -96,7 +96,7 @@ enum ct_refusal_code {
     CT_REFUSED_STATEMENT = 5,  /* a commit: bad signature, wrong round, second one */
     CT_REFUSED_LATE = 6,
     CT_REFUSED_UPLOAD = 7,
-    CT_REFUSED_PROTOCOL = 8,   /* a frame that does not belong here */
+    CT_REFUSED_PROTOCOL = 8, /* a frame that does not belong here */
     CT_REFUSED_BUSY = 9,
 };
 
