@@ -1,0 +1,92 @@
+#!/bin/sh
+# The style test: what the arithmetic contract forbids in sources and build flags, who may include
+# whom, and one door to each library. Prints every finding and fails if there is one.
+# usage: tests/test_style.sh BUILD_DIR
+set -u
+build=$1
+cd "$(dirname "$0")/.." || exit 1
+found=0
+
+sources=$(git ls-files -co --exclude-standard -- '*.c' '*.h' 2>/dev/null)
+[ -n "$sources" ] || sources=$(find include kernels proto node coordinator tests -name '*.[ch]')
+
+# refuse PATTERN REASON FILE…: no file may match the extended regular expression.
+refuse() {
+    pattern=$1
+    reason=$2
+    shift 2
+    if hits=$(grep -nE -- "$pattern" "$@" /dev/null); then
+        printf '%s:\n%s\n' "$reason" "$hits"
+        found=1
+    fi
+}
+under() {
+    printf '%s\n' "$sources" | grep -E "^($1)/"
+}
+except() {
+    printf '%s\n' "$sources" | grep -vE "^($1)\$"
+}
+
+# E8: sums have one order.
+refuse '#[[:space:]]*pragma[[:space:]]+omp.*reduction' "OpenMP reductions have no fixed order" $sources
+refuse '#[[:space:]]*pragma[[:space:]]+omp[[:space:]]+simd' "omp simd may reassociate" $sources
+refuse 'fast-math|Ofast|mrecip|funsafe-math|fassociative|freciprocal|ffinite-math|FP_CONTRACT[[:space:]]+ON|float_control' \
+    "flags and pragmas that change arithmetic" $(printf '%s\n' "$sources" | grep -v '^tests/')
+refuse '(^|[^-[:alnum:]])-(ffast-math|Ofast|mrecip|funsafe-math-optimizations|fassociative-math|ffp-contract=(fast|on))' \
+    "flags that change arithmetic" $(git ls-files -co --exclude-standard -- '*CMakeLists.txt' '*.cmake' CMakePresets.json 2>/dev/null || find . -name CMakeLists.txt)
+refuse '[^_[:alnum:]](expf?|logf?|tanhf?|erff?|sinf?|cosf?|powf?|exp2f?|log2f?|log1pf?|expm1f?)\(' \
+    "libm functions differ between machines (E5)" $(under kernels)
+if ! grep -q -- '-ffp-contract=off' CMakeLists.txt; then
+    echo "CMakeLists.txt: -ffp-contract=off is missing"
+    found=1
+fi
+if [ -f "$build/compile_commands.json" ]; then
+    # Every file of ours is compiled with contraction off, and nothing later turns it on again.
+    loose=$(grep '"command"' "$build/compile_commands.json" |
+        grep -vE 'pb-c\.c' | grep -vE -- '-ffp-contract=off' || true)
+    if [ -n "$loose" ]; then
+        printf 'compiled without -ffp-contract=off:\n%s\n' "$loose"
+        found=1
+    fi
+fi
+
+# Who may include whom.
+refuse '#include "(\.\./)*(proto|node|coordinator)/' "kernels/ knows nothing above it" $(under kernels)
+refuse '#include "(\.\./)*(node|coordinator)/' "proto/ knows nothing above it" $(under proto)
+refuse '#include "(\.\./)*coordinator/' "node/ never includes coordinator/" $(under node)
+refuse '#include "(\.\./)*node/' "coordinator/ never includes node/" $(under coordinator)
+
+# One door to each library.
+refuse '<cblas\.h>' "OpenBLAS: kernels/blas_matmul.c alone" $(except 'kernels/blas_matmul\.c')
+refuse '<mpi\.h>' "MPI: node/site.c alone" $(except 'node/site\.c')
+refuse '<microhttpd\.h>' "libmicrohttpd: coordinator/http.c alone" $(except 'coordinator/http\.c')
+refuse '<curl/' "libcurl: node/fetch.c alone" $(except 'node/fetch\.c')
+refuse '<openssl/' "OpenSSL: proto/crypto.c and proto/rt/tls.c alone" $(except 'proto/crypto\.c|proto/rt/(tls|link)\.c' | grep -v '^tests/')
+refuse '<protobuf-c|cotrain\.pb-c\.h' "protobuf-c: entry, wire and manifest alone" \
+    $(except 'proto/(entry|wire|manifest|pb|statement)[a-z_]*\.[ch]' | grep -v '^tests/')
+refuse '<cyaml|<yaml\.h>' "libcyaml: the manifest alone" $(except 'proto/manifest[a-z_]*\.c')
+
+# Banned calls.
+refuse '[^_[:alnum:]](rand|srand|random|drand48|strcpy|strcat|sprintf|gets|strtok|atoi|atof|alloca)\(' \
+    "banned calls" $sources
+refuse '[^_[:alnum:]](exit|_exit)\(' "exit belongs to main and commands" \
+    $(under 'kernels|proto' | grep -v 'kernels/err\.c')
+refuse 'TODO|FIXME|XXX|HACK' "unfinished work in comments" $(except 'tests/test_style\.sh')
+
+# Size and shape.
+for file in $sources; do
+    lines=$(wc -l <"$file")
+    if [ "$lines" -gt 600 ]; then
+        echo "$file: $lines lines; 600 is the most"
+        found=1
+    fi
+done
+# A basename is unique in the tree; command.h style headers lead to one file.
+twins=$(printf '%s\n' "$sources" | grep -v '/main\.c$' | sed 's|.*/||' | sort | uniq -d)
+if [ -n "$twins" ]; then
+    printf 'names that lead to two files: %s\n' "$twins"
+    found=1
+fi
+
+[ "$found" = 0 ] && echo "style holds"
+exit "$found"
