@@ -7,6 +7,10 @@
 #include <cotrain/err.h>
 #include <cotrain/types.h>
 
+/* Sets OpenSSL up without reading any configuration file (OPENSSL_CONF). Every function here does
+ * it first; the TLS door calls it before its own first use. Any thread, any number of times. */
+void ct_crypto_init(void);
+
 struct ct_hash ct_sha256(struct ct_bytes bytes);
 
 /* Incremental. */
@@ -33,8 +37,10 @@ struct ct_signature {
     uint8_t bytes[64];
 };
 CT_MUST_CHECK enum ct_err ct_key_generate(struct ct_key **out);
-/* PKCS#8 PEM, mode 0600, written durably; fails if the file exists. */
+/* PKCS#8 PEM, mode 0600, written durably; CT_ERR_EXISTS if the file is there. */
 CT_MUST_CHECK enum ct_err ct_key_save(const struct ct_key *key, const char *path);
+/* CT_ERR_NOT_FOUND, CT_ERR_IO; CT_ERR_CONFIG when others may read or write the file; CT_ERR_FORMAT
+ * when it is no unencrypted Ed25519 key. */
 CT_MUST_CHECK enum ct_err ct_key_load(const char *path, struct ct_key **out);
 void ct_key_free(struct ct_key *key);
 struct ct_hash ct_key_public(const struct ct_key *key); /* raw 32 bytes */
