@@ -1,9 +1,12 @@
 /* cotrain: the participant's program. One command does one thing. */
+#include "commands.h"
+
 #include <cotrain/command.h>
 
 #include <stddef.h>
 
 static const struct ct_command commands[] = {
+    {"data", "make a data set from text files, or tell what is in one", ct_cmd_data},
     {NULL, NULL, NULL},
 };
 

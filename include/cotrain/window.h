@@ -4,7 +4,7 @@
  * its window in the pass is the keyed permutation π_p(P mod W), and starts at token offset_p + π_p
  * · T with offset_p in 0…T−1 drawn per pass, so passes differ in where windows begin and each pass
  * reads every token at most once as a target. π_p is a balanced Feistel network over Philox (stream
- * data, sub-stream p) with cycle walking; no node identity enters. */
+ * data, sub-stream p) with cycle walking; no node identity enters. window.c has it step by step. */
 #ifndef COTRAIN_WINDOW_H
 #define COTRAIN_WINDOW_H
 

@@ -1,0 +1,8 @@
+/* One line per command of `cotrain`, in the order of their names; each lives in node/cmd_NAME.c.
+ * argv[0] is the command's name; the result is the exit status. */
+#ifndef NODE_COMMANDS_H
+#define NODE_COMMANDS_H
+
+int ct_cmd_data(int argc, char **argv);
+
+#endif
