@@ -30,8 +30,9 @@ CT_MUST_CHECK enum ct_err ct_link_connect(uv_loop_t *loop, const char *host, uin
                                           struct ct_link **out);
 
 /* Listens on host:port (port 0: any free one; *out_port is what was bound). For each connection
- * `accept` gives the user pointer for the events; accepted links use the same events. At most
- * `links_max` at once; further ones are closed with a log line. */
+ * `accept` gives the user pointer for the events (NULL: the connection is closed and no event
+ * follows); accepted links use the same events. At most `links_max` at once; further ones are
+ * closed with a log line. */
 CT_MUST_CHECK enum ct_err ct_link_listen(uv_loop_t *loop, const char *host, uint16_t port,
                                          const struct ct_key *key, uint32_t links_max,
                                          void *(*accept)(void *user, struct ct_link *link),
@@ -48,7 +49,8 @@ size_t ct_link_queued_bytes(const struct ct_link *link);
 void ct_link_frame_max(struct ct_link *link, size_t maximum);
 /* Counted on the socket, TLS included. */
 void ct_link_traffic(const struct ct_link *link, uint64_t *out_received, uint64_t *out_sent);
-/* Sends what is queued, then closes. */
+/* Sends what is queued, then closes: `closed` follows when the other side has ended its direction
+ * too, or after three seconds. No other event follows. */
 void ct_link_close(struct ct_link *link, enum ct_err why, const char *detail);
 
 #endif
