@@ -56,7 +56,10 @@ const struct ct_tensor *ct_layout_find(const struct ct_layout *layout, const cha
 
 /* Draws the first model θ₀ into theta[parameters]: a function of (layout, seed) alone, to the bit.
  * Normal with deviation 0.02 for matrices and embeddings, divided by √(2L) for the two projections
- * that end in the residual stream; gains 1, biases 0 (GPT-2). `seed` is the run seed. */
+ * that end in the residual stream; gains 1, biases 0 (GPT-2). `seed` is the run seed.
+ * Value j of the flat array takes Philox block j (stream init, sub-stream 0), words w0…w3: with
+ * u(h, l) = (⌊(h·2^32 + l)/2^11⌋ + 1)/2^53 it is the binary64 product
+ * √(−2 log u(w0, w1)) · cos(2π u(w2, w3)) · deviation, rounded once to binary32. */
 void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, float *theta);
 
 #endif

@@ -40,16 +40,21 @@ struct ct_adamw_report {
     bool applied;         /* false: loss or norm not finite; nothing was changed, step included */
 };
 
-/* One step with the learning rate lr. `loss` is only judged for being finite. */
+/* One step with the learning rate lr. `loss` is only judged for being finite. E10 as it stands with
+ * c = norm > clip_norm ? fp32(clip_norm/norm) : 1; a tensor that is not decayed takes θ in place of
+ * fma(−lr·λ, θ, θ). state->step is t after it. */
 struct ct_adamw_report ct_adamw_step(const struct ct_adamw *adamw, const struct ct_layout *layout,
                                      struct ct_train_state *state, const float *gradient,
                                      float loss, float lr);
 
-/* The gradient norm of E4 alone. */
+/* The gradient norm of E4 alone: blocks of 4,096 start anew in each tensor; all blocks of all
+ * tensors are one binary64 chain from +0. */
 double ct_gradient_norm(const struct ct_layout *layout, const float *gradient, uint32_t threads);
 
 /* Linear warm-up, then a cosine from peak to floor, as `entries` binary32 values, computed once in
- * binary64 with our own cosine. Entry i holds for tokens [i, i+1) · unit. */
+ * binary64 with our own cosine. Entry i holds for tokens [i, i+1) · unit: peak·(i + 1)/w below the
+ * w warm-up entries, then floor + (peak − floor)·(½·(1 + cos(π·(i − w + 1)/(entries − w)))), so
+ * that entry w − 1 is the peak and the last one the floor. */
 void ct_rate_table(float *out, uint32_t entries, uint32_t warmup_entries, double peak,
                    double floor);
 

@@ -1,0 +1,172 @@
+#include <cotrain/layout.h>
+
+#include <cotrain/assert.h>
+#include <cotrain/mode.h>
+#include <cotrain/philox.h>
+
+#include "binary64.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TENSORS_OF_LAYER = 12, TENSORS_OUTSIDE = 4 };
+
+static enum ct_err check_shape(const struct ct_model_shape *shape) {
+    if (shape->arch != CT_ARCH_GPT2) {
+        return ct_fail(CT_ERR_CONFIG, "model: architecture number %d is not known here",
+                       (int)shape->arch);
+    }
+    const struct {
+        const char *name;
+        uint32_t value, maximum;
+    } sizes[] = {
+        {"vocab", shape->vocab, CT_VOCAB_MAX},    {"context", shape->context, CT_CONTEXT_MAX},
+        {"layers", shape->layers, CT_LAYERS_MAX}, {"heads", shape->heads, CT_WIDTH_MAX},
+        {"width", shape->width, CT_WIDTH_MAX},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        if (sizes[i].value == 0 || sizes[i].value > sizes[i].maximum) {
+            return ct_fail(CT_ERR_CONFIG, "model: %s is %u, must be 1 to %u", sizes[i].name,
+                           sizes[i].value, sizes[i].maximum);
+        }
+    }
+    if (shape->width % shape->heads != 0) {
+        return ct_fail(CT_ERR_CONFIG, "model: width %u is not a multiple of heads %u", shape->width,
+                       shape->heads);
+    }
+    const uint64_t d = shape->width;
+    const uint64_t parameters =
+        (shape->vocab + (uint64_t)shape->context + 2) * d + shape->layers * (12 * d * d + 13 * d);
+    if (parameters > CT_PARAMETERS_MAX) {
+        return ct_fail(CT_ERR_CONFIG, "model: %llu parameters, at most %llu are supported",
+                       (unsigned long long)parameters, (unsigned long long)CT_PARAMETERS_MAX);
+    }
+    return CT_OK;
+}
+
+static void add(struct ct_layout *layout, enum ct_tensor_kind kind, uint32_t rows, uint32_t columns,
+                const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+static void add(struct ct_layout *layout, enum ct_tensor_kind kind, uint32_t rows, uint32_t columns,
+                const char *format, ...) {
+    struct ct_tensor *tensor = &layout->tensors[layout->tensor_count++];
+    va_list arguments;
+    va_start(arguments, format);
+    const int length = vsnprintf(tensor->name, sizeof tensor->name, format, arguments);
+    va_end(arguments);
+    CT_ASSERT(length > 0 && (size_t)length < sizeof tensor->name);
+    tensor->kind = kind;
+    tensor->rows = rows;
+    tensor->columns = columns;
+}
+
+static void add_layer(struct ct_layout *layout, uint32_t layer) {
+    const uint32_t d = layout->shape.width;
+    for (int norm = 1; norm <= 2; norm++) {
+        add(layout, CT_TENSOR_VECTOR, 1, d, "transformer.h.%u.ln_%d.weight", layer, norm);
+        add(layout, CT_TENSOR_VECTOR, 1, d, "transformer.h.%u.ln_%d.bias", layer, norm);
+    }
+    const struct {
+        const char *name;
+        uint32_t inputs, outputs;
+    } linear[] = {
+        {"attn.c_attn", d, 3 * d},
+        {"attn.c_proj", d, d},
+        {"mlp.c_fc", d, 4 * d},
+        {"mlp.c_proj", 4 * d, d},
+    };
+    for (size_t i = 0; i < sizeof linear / sizeof linear[0]; i++) {
+        add(layout, CT_TENSOR_MATRIX, linear[i].inputs, linear[i].outputs,
+            "transformer.h.%u.%s.weight", layer, linear[i].name);
+        add(layout, CT_TENSOR_VECTOR, 1, linear[i].outputs, "transformer.h.%u.%s.bias", layer,
+            linear[i].name);
+    }
+}
+
+static int compare_names(const void *a, const void *b) {
+    const struct ct_tensor *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+enum ct_err ct_layout_init(struct ct_layout *layout, const struct ct_model_shape *shape) {
+    memset(layout, 0, sizeof *layout);
+    CT_TRY(check_shape(shape));
+    const size_t count = TENSORS_OUTSIDE + (size_t)TENSORS_OF_LAYER * shape->layers;
+    layout->tensors = calloc(count, sizeof *layout->tensors);
+    if (layout->tensors == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "model: no memory for a catalogue of %zu tensors", count);
+    }
+    layout->shape = *shape;
+    add(layout, CT_TENSOR_EMBEDDING, shape->vocab, shape->width, "transformer.wte.weight");
+    add(layout, CT_TENSOR_EMBEDDING, shape->context, shape->width, "transformer.wpe.weight");
+    add(layout, CT_TENSOR_VECTOR, 1, shape->width, "transformer.ln_f.weight");
+    add(layout, CT_TENSOR_VECTOR, 1, shape->width, "transformer.ln_f.bias");
+    for (uint32_t layer = 0; layer < shape->layers; layer++) {
+        add_layer(layout, layer);
+    }
+    qsort(layout->tensors, layout->tensor_count, sizeof *layout->tensors, compare_names);
+    for (uint32_t i = 0; i < layout->tensor_count; i++) {
+        struct ct_tensor *tensor = &layout->tensors[i];
+        tensor->offset = layout->parameters;
+        layout->parameters += (size_t)tensor->rows * tensor->columns;
+    }
+    return CT_OK;
+}
+
+void ct_layout_deinit(struct ct_layout *layout) {
+    free(layout->tensors);
+    memset(layout, 0, sizeof *layout);
+}
+
+static int compare_key(const void *key, const void *element) {
+    const struct ct_tensor *tensor = element;
+    return strcmp(key, tensor->name);
+}
+
+const struct ct_tensor *ct_layout_find(const struct ct_layout *layout, const char *name) {
+    return bsearch(name, layout->tensors, layout->tensor_count, sizeof *layout->tensors,
+                   compare_key);
+}
+
+static bool ends_with(const char *text, const char *end) {
+    const size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+/* 53 bits of two words as a number in (0, 1]. */
+static double unit_interval(uint32_t high, uint32_t low) {
+    const uint64_t bits = ((uint64_t)high << 32 | low) >> 11;
+    return (double)(bits + 1) * 0x1p-53;
+}
+
+static float draw_normal(const struct ct_philox *philox, uint64_t index, double deviation) {
+    uint32_t words[4];
+    ct_philox_block(philox, index, 0, words);
+    const double radius = __builtin_sqrt(-2.0 * ct_log64(unit_interval(words[0], words[1])));
+    const double angle = unit_interval(words[2], words[3]) * 0x1.921fb54442d18p+2;
+    return (float)(radius * ct_cos64(angle) * deviation);
+}
+
+void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, float *theta) {
+    const struct ct_mode mode = ct_mode_enter();
+    const struct ct_philox philox = ct_philox_make(seed, CT_STREAM_INIT);
+    const double residual = 0.02 / __builtin_sqrt(2.0 * layout->shape.layers);
+    for (uint32_t i = 0; i < layout->tensor_count; i++) {
+        const struct ct_tensor *tensor = &layout->tensors[i];
+        const size_t count = (size_t)tensor->rows * tensor->columns;
+        if (tensor->kind == CT_TENSOR_VECTOR) {
+            const float value = ends_with(tensor->name, ".weight") ? 1.0f : 0.0f;
+            for (size_t j = 0; j < count; j++) {
+                theta[tensor->offset + j] = value;
+            }
+            continue;
+        }
+        const double deviation = ends_with(tensor->name, ".c_proj.weight") ? residual : 0.02;
+        for (size_t j = 0; j < count; j++) {
+            theta[tensor->offset + j] = draw_normal(&philox, tensor->offset + j, deviation);
+        }
+    }
+    ct_mode_leave(mode);
+}

@@ -1,0 +1,311 @@
+#include <cotrain/optimizer.h>
+
+#include <cotrain/assert.h>
+#include <cotrain/isa.h>
+#include <cotrain/mode.h>
+
+#include "binary64.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BLOCK = 4096, WAVE_BLOCKS = 1024 };
+
+struct ct_adamw ct_adamw_default(void) {
+    return (struct ct_adamw){
+        .beta1 = 0.9f,
+        .beta2 = 0.95f,
+        .one_minus_beta1 = 0.1f,
+        .one_minus_beta2 = 0.05f,
+        .epsilon = 1e-8f,
+        .weight_decay = 0.1f,
+        .clip_norm = 1.0f,
+    };
+}
+
+static float *allocate(size_t count) {
+    float *values = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
+    if (values != NULL) {
+        memset(values, 0, count * sizeof(float));
+    }
+    return values;
+}
+
+enum ct_err ct_train_state_init(struct ct_train_state *state, const struct ct_layout *layout,
+                                bool residual) {
+    memset(state, 0, sizeof *state);
+    state->theta = allocate(layout->parameters);
+    state->m = allocate(layout->parameters);
+    state->v = allocate(layout->parameters);
+    state->e = residual ? allocate(layout->parameters) : NULL;
+    if (state->theta == NULL || state->m == NULL || state->v == NULL ||
+        (residual && state->e == NULL)) {
+        ct_train_state_deinit(state);
+        return ct_fail(CT_ERR_MEMORY, "no memory for the training state of %zu parameters",
+                       layout->parameters);
+    }
+    return CT_OK;
+}
+
+void ct_train_state_deinit(struct ct_train_state *state) {
+    free(state->theta);
+    free(state->m);
+    free(state->v);
+    free(state->e);
+    memset(state, 0, sizeof *state);
+}
+
+void ct_train_state_reset(struct ct_train_state *state, const struct ct_layout *layout) {
+    memset(state->m, 0, layout->parameters * sizeof(float));
+    memset(state->v, 0, layout->parameters * sizeof(float));
+    if (state->e != NULL) {
+        memset(state->e, 0, layout->parameters * sizeof(float));
+    }
+    state->step = 0;
+}
+
+static int thread_count(uint32_t threads) {
+    return threads != 0 ? (int)threads : omp_get_max_threads();
+}
+
+/* The operations below are written once; an overlay is the same text compiled for more lanes, so
+ * it cannot mean anything else. A CPU without fused multiply-add is refused by ct_isa_start. */
+#define BODY       static inline __attribute__((always_inline))
+#define FOR_SCALAR __attribute__((target("fma")))
+#define FOR_AVX2   __attribute__((target("avx2,fma")))
+#define FOR_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+
+/* E4: 16 lanes from +0, folded 8, 4, 2, 1. */
+BODY float block_squares_body(const float *x, size_t count) {
+    float lanes[16] = {0};
+    size_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+        for (size_t lane = 0; lane < 16; lane++) {
+            lanes[lane] = __builtin_fmaf(x[i + lane], x[i + lane], lanes[lane]);
+        }
+    }
+    for (size_t lane = 0; i + lane < count; lane++) {
+        lanes[lane] = __builtin_fmaf(x[i + lane], x[i + lane], lanes[lane]);
+    }
+    for (size_t half = 8; half > 0; half /= 2) {
+        for (size_t lane = 0; lane < half; lane++) {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    return lanes[0];
+}
+
+/* Constants of one step for one kind of tensor. */
+struct step {
+    float beta1, beta2, one_minus_beta1, one_minus_beta2;
+    float b1, b2, epsilon, c;
+    float minus_lr, minus_lr_decay;
+    bool decay;
+};
+
+BODY void update_body(const struct step *s, size_t count, float *restrict theta, float *restrict m,
+                      float *restrict v, const float *restrict g, bool decay) {
+    for (size_t i = 0; i < count; i++) {
+        const float q = g[i] * s->c;
+        const float mi = __builtin_fmaf(s->beta1, m[i], s->one_minus_beta1 * q);
+        const float vi = __builtin_fmaf(s->beta2, v[i], (s->one_minus_beta2 * q) * q);
+        const float u = (mi * s->b1) / (__builtin_sqrtf(vi * s->b2) + s->epsilon);
+        const float base = decay ? __builtin_fmaf(s->minus_lr_decay, theta[i], theta[i]) : theta[i];
+        theta[i] = __builtin_fmaf(s->minus_lr, u, base);
+        m[i] = mi;
+        v[i] = vi;
+    }
+}
+
+#define OVERLAY(suffix, target)                                                                    \
+    target static float block_squares_##suffix(const float *x, size_t count) {                     \
+        return block_squares_body(x, count);                                                       \
+    }                                                                                              \
+    target static void update_##suffix(const struct step *s, size_t count, float *theta, float *m, \
+                                       float *v, const float *g) {                                 \
+        if (s->decay) {                                                                            \
+            update_body(s, count, theta, m, v, g, true);                                           \
+        } else {                                                                                   \
+            update_body(s, count, theta, m, v, g, false);                                          \
+        }                                                                                          \
+    }
+
+OVERLAY(scalar, FOR_SCALAR)
+OVERLAY(avx2, FOR_AVX2)
+OVERLAY(avx512, FOR_AVX512)
+
+static float block_squares(const float *x, size_t count) {
+    switch (ct_isa_active()) {
+    case CT_ISA_SCALAR:
+        return block_squares_scalar(x, count);
+    case CT_ISA_AVX2:
+        return block_squares_avx2(x, count);
+    default:
+        return block_squares_avx512(x, count);
+    }
+}
+
+static void update(const struct step *s, size_t count, float *theta, float *m, float *v,
+                   const float *g) {
+    switch (ct_isa_active()) {
+    case CT_ISA_SCALAR:
+        update_scalar(s, count, theta, m, v, g);
+        return;
+    case CT_ISA_AVX2:
+        update_avx2(s, count, theta, m, v, g);
+        return;
+    default:
+        update_avx512(s, count, theta, m, v, g);
+        return;
+    }
+}
+
+static size_t tensor_values(const struct ct_tensor *tensor) {
+    return (size_t)tensor->rows * tensor->columns;
+}
+
+/* A place in the sequence of all blocks of all tensors. */
+struct cursor {
+    uint32_t tensor;
+    size_t start; /* of the block in the tensor */
+};
+
+static struct cursor next_block(const struct ct_layout *layout, struct cursor cursor) {
+    cursor.start += BLOCK;
+    if (cursor.start >= tensor_values(&layout->tensors[cursor.tensor])) {
+        cursor = (struct cursor){.tensor = cursor.tensor + 1};
+    }
+    return cursor;
+}
+
+/* Blocks are summed in waves that fit on the stack: nothing is allocated in a step. */
+double ct_gradient_norm(const struct ct_layout *layout, const float *gradient, uint32_t threads) {
+    double total = 0.0;
+    struct cursor cursor = {0};
+    while (cursor.tensor < layout->tensor_count) {
+        const float *blocks[WAVE_BLOCKS];
+        uint16_t lengths[WAVE_BLOCKS];
+        float sums[WAVE_BLOCKS];
+        int count = 0;
+        for (; count < WAVE_BLOCKS && cursor.tensor < layout->tensor_count; count++) {
+            const struct ct_tensor *tensor = &layout->tensors[cursor.tensor];
+            const size_t left = tensor_values(tensor) - cursor.start;
+            blocks[count] = gradient + tensor->offset + cursor.start;
+            lengths[count] = (uint16_t)(left < BLOCK ? left : BLOCK);
+            cursor = next_block(layout, cursor);
+        }
+#pragma omp parallel num_threads(thread_count(threads))
+        {
+            const struct ct_mode mode = ct_mode_enter();
+#pragma omp for schedule(static)
+            for (int i = 0; i < count; i++) {
+                sums[i] = block_squares(blocks[i], lengths[i]);
+            }
+            ct_mode_leave(mode);
+        }
+        for (int i = 0; i < count; i++) {
+            total += (double)sums[i];
+        }
+    }
+    return __builtin_sqrt(total);
+}
+
+static bool is_finite_float(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits >> 23 & 0xffu) != 0xffu;
+}
+
+static bool is_finite_double(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits >> 52 & 0x7ffu) != 0x7ffu;
+}
+
+/* fp32(1/(1 − β^t)), β^t by repeated multiplication; once the power is below 2^-60 the difference
+ * is 1 exactly and stays so. */
+static float bias_correction(float beta, uint32_t t) {
+    double power = 1.0;
+    for (uint32_t i = 0; i < t && power >= 0x1p-60; i++) {
+        power *= (double)beta;
+    }
+    return (float)(1.0 / (1.0 - power));
+}
+
+/* The part of a tensor in [first, last) of the flat array. */
+static void update_range(const struct ct_layout *layout, struct step step, size_t first,
+                         size_t last, struct ct_train_state *state, const float *gradient) {
+    for (uint32_t i = 0; i < layout->tensor_count; i++) {
+        const struct ct_tensor *tensor = &layout->tensors[i];
+        const size_t end = tensor->offset + tensor_values(tensor);
+        const size_t from = tensor->offset > first ? tensor->offset : first;
+        const size_t to = end < last ? end : last;
+        if (from < to) {
+            step.decay = tensor->kind != CT_TENSOR_VECTOR;
+            update(&step, to - from, state->theta + from, state->m + from, state->v + from,
+                   gradient + from);
+        }
+    }
+}
+
+struct ct_adamw_report ct_adamw_step(const struct ct_adamw *adamw, const struct ct_layout *layout,
+                                     struct ct_train_state *state, const float *gradient,
+                                     float loss, float lr) {
+    const struct ct_mode mode = ct_mode_enter();
+    struct ct_adamw_report report = {
+        .gradient_norm = ct_gradient_norm(layout, gradient, state->threads),
+    };
+    if (!is_finite_float(loss) || !is_finite_double(report.gradient_norm)) {
+        ct_mode_leave(mode);
+        return report;
+    }
+    state->step++;
+    const double clip = (double)adamw->clip_norm;
+    const struct step step = {
+        .beta1 = adamw->beta1,
+        .beta2 = adamw->beta2,
+        .one_minus_beta1 = adamw->one_minus_beta1,
+        .one_minus_beta2 = adamw->one_minus_beta2,
+        .b1 = bias_correction(adamw->beta1, state->step),
+        .b2 = bias_correction(adamw->beta2, state->step),
+        .epsilon = adamw->epsilon,
+        .c = report.gradient_norm > clip ? (float)(clip / report.gradient_norm) : 1.0f,
+        .minus_lr = -lr,
+        .minus_lr_decay = -lr * adamw->weight_decay,
+    };
+    ct_mode_leave(mode);
+    /* Elementwise, so the array may be cut anywhere; cache lines keep threads apart. */
+    const size_t lines = (layout->parameters + 15) / 16;
+#pragma omp parallel num_threads(thread_count(state->threads))
+    {
+        const struct ct_mode thread_mode = ct_mode_enter();
+        const size_t me = (size_t)omp_get_thread_num(), all = (size_t)omp_get_num_threads();
+        const size_t first = lines * me / all * 16;
+        const size_t end = lines * (me + 1) / all * 16;
+        update_range(layout, step, first, end < layout->parameters ? end : layout->parameters,
+                     state, gradient);
+        ct_mode_leave(thread_mode);
+    }
+    report.applied = true;
+    return report;
+}
+
+void ct_rate_table(float *out, uint32_t entries, uint32_t warmup_entries, double peak,
+                   double floor) {
+    const struct ct_mode mode = ct_mode_enter();
+    for (uint32_t i = 0; i < entries; i++) {
+        if (i < warmup_entries) {
+            out[i] = (float)(peak * (double)(i + 1) / (double)warmup_entries);
+            continue;
+        }
+        const double part = (double)(i - warmup_entries + 1) / (double)(entries - warmup_entries);
+        const double wave = 1.0 + ct_cos64(0x1.921fb54442d18p+1 * part);
+        out[i] = (float)(floor + (peak - floor) * (0.5 * wave));
+    }
+    ct_mode_leave(mode);
+}
+
+float ct_reset_ramp(uint32_t step) {
+    return step < 5 ? (float)(step + 1) / 5.0f : 1.0f;
+}

@@ -1,0 +1,42 @@
+#include "kernels/binary64.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static void logarithm_is_close_to_the_library(void **state) {
+    (void)state;
+    assert_true(ct_log64(1.0) == 0.0);
+    for (int i = 1; i < 200000; i++) {
+        const double near_one = 0.5 + (double)i / 100000.0;
+        const double small = ldexp(1.0 + i / 200000.0, -(i % 700));
+        const double xs[] = {near_one, small};
+        for (int j = 0; j < 2; j++) {
+            const double expected = log(xs[j]);
+            assert_true(fabs(ct_log64(xs[j]) - expected) <= 0x1p-51 * fabs(expected));
+        }
+    }
+}
+
+static void cosine_is_close_to_the_library(void **state) {
+    (void)state;
+    assert_true(ct_cos64(0.0) == 1.0);
+    for (int i = -200000; i < 200000; i++) {
+        const double x = (double)i / 200.0;
+        assert_true(fabs(ct_cos64(x) - cos(x)) <= 0x1p-51);
+        const double y = (double)i / 30000.0;
+        assert_true(fabs(ct_cos64(y) - cos(y)) <= 0x1p-51);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logarithm_is_close_to_the_library),
+        cmocka_unit_test(cosine_is_close_to_the_library),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
