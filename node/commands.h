@@ -4,5 +4,6 @@
 #define NODE_COMMANDS_H
 
 int ct_cmd_data(int argc, char **argv);
+int ct_cmd_key(int argc, char **argv);
 
 #endif

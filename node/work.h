@@ -26,7 +26,7 @@ struct ct_work_result {
     struct ct_buf payload; /* owned by the caller after success */
     struct ct_hash state;  /* state digest after the round */
     uint32_t skipped_steps;
-    float loss; /* mean over the steps, as struct ct_commit has it */
+    float loss; /* mean over the applied steps, as struct ct_commit has it; 0 if none was */
 };
 
 /* base[parameters] is the round's θ. state holds m, v, e, step from the last round (reset here when
