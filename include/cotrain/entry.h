@@ -4,8 +4,14 @@
  * Ed25519 signature over the DSSE encoding of the first two. Payloads are serialised once by their
  * author and carried as bytes; nothing is re-encoded before hashing or signing. A ledger entry is
  * the coordinator's envelope (key number 0, its identity key) around a LedgerEntry; a commit entry
- * carries the node's own envelope inside. Decoders refuse unknown fields, wrong lengths and missing
- * parts with CT_ERR_FORMAT. */
+ * carries the node's own envelope inside.
+ *
+ * Decoders read what strangers wrote. They accept one encoding of a struct, the one its encoder
+ * writes, and refuse all else with CT_ERR_FORMAT: unknown fields, fields twice or out of order,
+ * wrong lengths, missing parts, values out of range, text that is not printable UTF-8.
+ * CT_ERR_TOO_LARGE when the bytes are over their maximum or a message wants more than 8 times its
+ * bytes of memory. What a decoder gave is defined on success only. Encoders hold their struct to
+ * the same rules, append to `out`, and leave it as it was on failure. */
 #ifndef COTRAIN_ENTRY_H
 #define COTRAIN_ENTRY_H
 
@@ -48,7 +54,9 @@ struct ct_commit {
     struct ct_hash state;      /* numerics.md: SHA-256 over θ, m, v, e and the step counter */
     uint32_t steps;
     uint32_t skipped_steps; /* steps whose loss or norm was not finite */
-    float loss; /* mean of the steps' losses: binary64 sum, one rounding; recomputable */
+    /* Mean of the steps' losses: binary64 sum, one rounding; recomputable. Any NaN is encoded as
+     * 0x7fc00000, since CPUs differ in theirs: compare isnan first, or the encodings. */
+    float loss;
 };
 
 struct ct_run_opened {
@@ -124,11 +132,13 @@ struct ct_envelope {
     struct ct_signature signature;
 };
 
-/* Signs payload and appends the envelope's bytes to out. */
+/* Signs payload and appends the envelope's bytes to out. CT_ERR_TOO_LARGE over
+ * CT_STATEMENT_BYTES_MAX for a commit, CT_ENTRY_BYTES_MAX for an entry. */
 CT_MUST_CHECK enum ct_err ct_envelope_seal(const char *type, struct ct_bytes payload,
                                            uint32_t key_number, const struct ct_key *key,
                                            struct ct_buf *out);
-/* Parses; the signature is not verified yet: ct_envelope_verify does. */
+/* Parses; the signature is not verified yet: ct_envelope_verify does. Refused already are unknown
+ * types and key numbers that do not go with the type (0 with an entry, others with a commit). */
 CT_MUST_CHECK enum ct_err ct_envelope_open(struct ct_bytes bytes, struct ct_envelope *out);
 CT_MUST_CHECK enum ct_err ct_envelope_verify(const struct ct_envelope *envelope,
                                              const struct ct_hash *public_key);
@@ -166,8 +176,9 @@ struct ct_merge_item {
     uint64_t commit_index;
     uint32_t node;
     enum ct_outcome outcome;
-    uint64_t
-        weight; /* w before the cap: steps · tokens per step · trust in quarters; 0 if not merged */
+    /* w before the cap: steps · tokens per step · trust in quarters; this and the next two are 0
+     * if not merged */
+    uint64_t weight;
     uint32_t weight_q22; /* Ω */
     uint32_t clip_q15;
 };
