@@ -100,8 +100,13 @@ enum ct_refusal_code {
     CT_REFUSED_BUSY = 9,
 };
 
+/* Appends; CT_ERR_FORMAT for a number, length or text that the decoder would refuse: a round of 0
+ * (but in notice and ready, where it is none), an http_port above 65535, a speed that is negative
+ * or not finite, empty bytes (but in upload and in a notice without a checkpoint). */
 CT_MUST_CHECK enum ct_err ct_wire_encode(const struct ct_wire *wire, struct ct_buf *out);
-/* From a stranger: strict, and with bounded memory (protocol.md section 9). */
+/* From a stranger: takes one encoding only, as entry.h says of its decoders, and asks for at most 8
+ * times the frame's bytes (4 KiB for short ones), never more than 8 MiB: CT_ERR_TOO_LARGE.
+ * *out is defined on success only. */
 CT_MUST_CHECK enum ct_err ct_wire_decode(struct ct_bytes frame, struct ct_wire *out);
 
 #endif
