@@ -1,7 +1,8 @@
 /* The ledger is the database: a run's state is a fold over its entries, and every rule of rounds is
  * checked here, once, for coordinator, node and auditor alike (protocol.md sections 4, 5 and 7).
  *
- * Pure: no clock, no files but the blobs that entries name, no network. */
+ * Pure: no clock, no files but the blobs that entries name, no network. fold.c opens with the rules
+ * and the table of phases. */
 #ifndef COTRAIN_FOLD_H
 #define COTRAIN_FOLD_H
 
@@ -36,11 +37,11 @@ struct ct_fold_node {
     uint32_t epoch_index;  /* rounds of the current epoch that were assigned */
     uint32_t epoch_rounds; /* length of the current epoch */
     uint32_t last_round;   /* last assigned; 0 never */
-    bool last_merged;      /* that round was merged: the epoch may be continued */
+    bool last_merged;      /* that round was merged: the next one may continue the epoch */
     struct ct_hash state;  /* of its last merged commit */
     uint32_t merged_rounds;
     uint64_t merged_tokens;
-    /* the open round */
+    /* the open round; commit and its index stay until the next one */
     enum ct_part part;
     bool refused_logged; /* at most one refused entry per (node, round) */
     uint64_t commit_index;
@@ -65,8 +66,8 @@ struct ct_fold {
     bool model_known;     /* false until the first round_opened names θ₀ */
     uint64_t tokens;      /* merged so far */
     struct ct_round_opened round_opened;
-    struct ct_hash seed; /* of the round, from commits closed on */
-    struct ct_assignments assignments;
+    struct ct_hash seed;                 /* of the round, from commits closed on */
+    struct ct_assignments assignments;   /* of the open or last closed round */
     struct ct_round_closed round_closed; /* of the last closed round */
 
     uint64_t next_position;  /* data positions from here on were never assigned */
@@ -80,6 +81,7 @@ struct ct_fold {
     struct ct_fold_node *nodes;
 };
 
+/* A fold stays where it is: `chunks` points to `layout`. */
 void ct_fold_init(struct ct_fold *fold);
 void ct_fold_deinit(struct ct_fold *fold);
 
@@ -105,35 +107,40 @@ struct ct_plan_request {
 
 /* The round's assignments: epochs, resets and data ranges are determined by the fold and the
  * requests (ascending by node, at least one), and the fold refuses a round_opened whose blob is not
- * what this function makes of its (node, steps, reset) choices. Ended with ct_assignments_deinit.
- */
+ * what this function makes of its (node, steps, reset) choices. Between rounds only; plan.c has the
+ * rules. CT_ERR_RULE for a request that none of them allows. Ended with ct_assignments_deinit. */
 CT_MUST_CHECK enum ct_err ct_plan_round(const struct ct_fold *fold,
                                         const struct ct_plan_request *requests, uint32_t count,
                                         struct ct_assignments *out);
 uint64_t ct_plan_tokens(const struct ct_fold *fold, const struct ct_assignments *assignments);
 
-/* Enough to close a phase: quorum_nodes parts at or past `part` (all assigned ones if fewer), and
- * half of the assigned tokens. */
+/* Enough to close a phase: `part` is CT_PART_COMMITTED or CT_PART_RECEIVED. quorum_nodes parts are
+ * at or past it and have half of the assigned tokens; or all are that still can be: assigned ones
+ * that were not refused, and for payloads only those with a commit. So a phase that waits for
+ * somebody is prolonged, and one where nobody is left to wait for ends, even with nothing. */
 bool ct_fold_quorum(const struct ct_fold *fold, enum ct_part part);
-/* Every assigned node is at or past `part`, or refused. */
+/* All are at or past `part` that still can be (see ct_fold_quorum): nobody is waited for. */
 bool ct_fold_all(const struct ct_fold *fold, enum ct_part part);
 
-/* Rounds of epoch number `epoch` of a node: 2, 4, 8, then one of 1…A by PRF(run, node), then A. */
+/* Rounds of epoch number `epoch` of a node: 2, 4, 8, then 1 + (Philox stream stagger, block `node`
+ * of sub-stream 0, word 0) mod A, then A; never more than A. */
 uint32_t ct_epoch_rounds(const struct ct_fold *fold, uint32_t node, uint32_t epoch);
 
-/* Digests of models and states (numerics.md, SL1). */
+/* Digests of models and states (numerics.md, SL1); the step counter is a little-endian u32. */
 struct ct_hash ct_model_digest(const struct ct_layout *layout, const float *theta);
 struct ct_hash ct_state_digest(const struct ct_layout *layout, const struct ct_train_state *state);
 
 /* Aggregates the round that is in CT_PHASE_UPLOAD: decodes the received payloads, applies SL1 to
  * base[parameters] and gives θ' (may be the same array) and the merge list (ended by the caller).
- * A payload that is missing: the source's error. At least one received part. */
+ * Without any received part θ' is base. A payload that is missing: the source's error; one that is
+ * not what was committed to: ct_payload_check's; two equal bodies: CT_ERR_RULE. After a failure no
+ * list is owned, and theta is as it was unless the failure came from ct_aggregate. */
 CT_MUST_CHECK enum ct_err ct_merge_round(const struct ct_fold *fold, ct_blob_source blobs,
                                          void *blobs_user, const float *base, float *theta,
                                          struct ct_merge_list *out);
 
-/* Whether a payload is what its author committed to and a canonical update for its assignment.
- * body receives the body's digest, by which copies are found. */
+/* Whether a payload is what its author committed to (CT_ERR_DIGEST) and a canonical update for its
+ * assignment (CT_ERR_FORMAT). body receives the body's digest, by which copies are found. */
 CT_MUST_CHECK enum ct_err ct_payload_check(const struct ct_fold *fold,
                                            const struct ct_commit *commit, struct ct_bytes payload,
                                            struct ct_hash *body);
