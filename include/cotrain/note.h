@@ -21,7 +21,8 @@ void ct_vkey_format(const char *name, const struct ct_hash *public_key,
 CT_MUST_CHECK enum ct_err ct_vkey_parse(const char *vkey, char out_name[CT_ORIGIN_BYTES_MAX],
                                         struct ct_hash *out_key);
 
-/* Appends the signed note of a checkpoint. */
+/* Appends the signed note of a checkpoint. CT_ERR_CONFIG for an origin that can be no key name:
+ * empty, with spaces, plus signs or control characters. */
 CT_MUST_CHECK enum ct_err ct_checkpoint_sign(const struct ct_checkpoint *checkpoint,
                                              const struct ct_key *log_key, struct ct_buf *out);
 
@@ -30,5 +31,9 @@ CT_MUST_CHECK enum ct_err ct_checkpoint_sign(const struct ct_checkpoint *checkpo
 CT_MUST_CHECK enum ct_err ct_checkpoint_open(struct ct_bytes note, const char *origin,
                                              const struct ct_hash *log_key,
                                              struct ct_checkpoint *out);
+
+/* The same strictness without any key: nothing that it returns is authenticated. For who has yet to
+ * learn the key, or trusts the place that the note comes from. */
+CT_MUST_CHECK enum ct_err ct_checkpoint_parse(struct ct_bytes note, struct ct_checkpoint *out);
 
 #endif
