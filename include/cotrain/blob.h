@@ -13,7 +13,13 @@ struct ct_blobs {
 /* Makes the directory if missing. */
 CT_MUST_CHECK enum ct_err ct_blobs_init(struct ct_blobs *blobs, const char *dir);
 
-/* Stores durably (temporary file, fsync, rename, fsync of the directory); no effect if present. */
+/* A blob that is being written: DIR/tmp-…, never under a digest's name. */
+#define CT_BLOB_TEMPORARY "tmp-"
+/* Removes what a crash left half-written; for the store's one writer, before it writes. */
+CT_MUST_CHECK enum ct_err ct_blobs_sweep(const struct ct_blobs *blobs);
+
+/* Stores durably (temporary file, fsync, rename, fsync of the directory); no effect if present. A
+ * present one is read again, and replaced if it is damaged. `out` is set on success alone. */
 CT_MUST_CHECK enum ct_err ct_blobs_put(const struct ct_blobs *blobs, struct ct_bytes bytes,
                                        struct ct_blob_ref *out);
 /* Stores a file's content, streaming. */

@@ -49,6 +49,7 @@ CT_MUST_CHECK enum ct_err ct_ledger_prove(struct ct_ledger *ledger, uint64_t ind
 /* Paths below DIR, as tlog-tiles wants them: "tile/0/x001/x234/067", "tile/entries/000.p/5".
  * level −1 means entries; width 256 means a full tile. */
 #define CT_TILE_PATH_MAX 96
+#define CT_TILE_WIDTH    256u
 void ct_tile_path(int level, uint64_t index, uint32_t width, char out[CT_TILE_PATH_MAX]);
 
 /* Splits an entry bundle from a stranger: calls back for each of exactly `count` entries. */
