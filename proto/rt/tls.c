@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -26,11 +25,6 @@ struct ct_tls {
     struct ct_hash peer_key;
     const char *objection; /* why the certificate was refused, if it was */
 };
-
-/* First wins in OpenSSL: once it was told not to load a configuration, it never does. */
-__attribute__((constructor)) static void refuse_configuration(void) {
-    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
-}
 
 static enum ct_err library_failed(const char *what) {
     char text[200] = "no reason given";
@@ -111,6 +105,7 @@ static bool configure(SSL_CTX *ssl, bool server) {
 
 enum ct_err ct_tls_context_open(bool server, const struct ct_key *key,
                                 struct ct_tls_context **out) {
+    ct_crypto_init();
     ERR_clear_error();
     enum ct_err err = CT_ERR_TLS;
     EVP_PKEY *native = ct_key_native(key);

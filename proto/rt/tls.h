@@ -1,7 +1,5 @@
 /* The TLS door: TLS 1.3 over memory, with self-signed Ed25519 certificates on both sides and no
- * certification chain (protocol.md section 3). No sockets here; link.c moves the bytes.
- *
- * The configuration file that OPENSSL_CONF names is not read by a process that links this. */
+ * certification chain (protocol.md section 3). No sockets here; link.c moves the bytes. */
 #ifndef PROTO_RT_TLS_H
 #define PROTO_RT_TLS_H
 
