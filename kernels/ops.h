@@ -1,0 +1,131 @@
+/* The arithmetic below the model: matmul and row operations, to the bit (numerics.md).
+ *
+ * `ct_ops` is a table. ct_isa_start fills it with the plain C definitions, then overwrites entries
+ * with overlays that give the same bits. All entries compute in the calling thread, which must be
+ * in the mode of E1 (ct_parallel sets it); they allocate nothing and cannot fail. ct_matmul alone
+ * may use several threads. Values are finite (E9); NaN and infinities spread and crash nothing, but
+ * their bits are not part of the promise. Arrays do not overlap unless a comment allows it. */
+#ifndef COTRAIN_KERNELS_OPS_H
+#define COTRAIN_KERNELS_OPS_H
+
+#include <cotrain/engine.h>
+#include <cotrain/isa.h>
+#include <cotrain/types.h>
+
+enum ct_form {
+    CT_NN, /* C[m][n] = A[m][k] · B[k][n]: Y = X·W */
+    CT_NT, /* C[m][n] = A[m][k] · B[n][k]ᵀ: dX = dY·Wᵀ */
+    CT_TN, /* C[m][n] = A[k][m]ᵀ · B[k][n]: dW += Xᵀ·dY */
+};
+
+/* What the caller promises about zeros, so that overlays may skip them; not in the bits. i, j and p
+ * count rows of C, columns of C and the chain, and d is `diagonal`. */
+enum ct_skip {
+    CT_SKIP_NONE,
+    CT_SKIP_UPPER_C, /* outputs with j > i + d are not wanted: they may hold anything afterwards */
+    CT_SKIP_LATE,    /* op(A)[i][p] is zero for p > i + d: causal chains over j ≤ i */
+    CT_SKIP_EARLY,   /* op(A)[i][p] is zero for p < i + d: chains over i ≥ j */
+};
+
+/* One matrix product. Operands are float under fp32-1 and fast, bf16 (uint16_t) under bf16-1; C is
+ * always float. Leading dimensions are in elements. Each output is one chain over p = 0 … k−1:
+ * fma(A, B, c) in ascending order (E2), or under E3 for pairs element 2p+1 then 2p, a missing
+ * partner being zero. It starts from +0, or goes on from C when `resume`, and ends with + (+0.0).
+ * So p = 0 must be an even absolute index: cut a chain at even places only. */
+struct ct_matmul {
+    enum ct_form form;
+    size_t m, n, k;
+    const void *a;
+    size_t lda;
+    const void *b;
+    size_t ldb;
+    float *c;
+    size_t ldc;
+    bool resume;
+    enum ct_skip skip;
+    ptrdiff_t diagonal;
+    uint32_t threads; /* 0: all; 1: in the calling thread, which is in E1 mode then */
+};
+
+typedef void ct_matmul_fn(const struct ct_matmul *job);
+
+/* Runs the product under `numerics`. Not in the bits: threads, skip. C overlaps no operand. */
+void ct_matmul(enum ct_numerics numerics, const struct ct_matmul *job);
+
+/* Bytes of one matmul operand element: 2 under bf16-1, else 4. */
+size_t ct_operand_bytes(enum ct_numerics numerics);
+
+/* Rounds n values to the operand type (a copy unless bf16-1). */
+void ct_operand_store(enum ct_numerics numerics, void *out, const float *in, size_t n);
+
+/* The operand as float again (exact). */
+void ct_operand_load(enum ct_numerics numerics, float *out, const void *in, size_t n);
+
+struct ct_ops {
+    /* One thread; job->threads is ignored. */
+    ct_matmul_fn *matmul_f32;
+    ct_matmul_fn *matmul_bf16;
+
+    /* Conversion: nearest even, subnormals to signed zero (E3); NaN becomes a quiet NaN. */
+    void (*bf16_from)(uint16_t *out, const float *in, size_t n);
+    void (*bf16_to)(float *out, const uint16_t *in, size_t n);
+
+    /* Element by element; out may be an input. */
+    void (*add)(float *out, const float *a, const float *b, size_t n);
+    void (*scale)(float *out, const float *a, float factor, size_t n);   /* a·factor */
+    void (*divide)(float *out, const float *a, float divisor, size_t n); /* a/divisor */
+    void (*exp)(float *out, const float *a, size_t n);
+    void (*log)(float *out, const float *a, size_t n);
+    void (*tanh)(float *out, const float *a, size_t n);
+    void (*erf)(float *out, const float *a, size_t n);
+    void (*sin)(float *out, const float *a, size_t n); /* |a| ≤ 2^17 */
+    void (*cos)(float *out, const float *a, size_t n);
+
+    /* GELU in its tanh form, u = √(2/π)·(x + 0.044715·x³), as x·σ(2u), which is the same function:
+     * u = (0.797884561f·x)·fma(0.044715f·x, x, 1); y = x / (1 + exp(−2u)). out may be x. */
+    void (*gelu)(float *out, const float *x, size_t n);
+    /* dx = dy·(σ + x·σ(1−σ)·2u'): s = 1/(1 + exp(−2u)); w = 1.595769122f·fma(0.134145f·x, x, 1);
+     * dx = dy·fma((x·s)·(1 − s), w, s). dx may be dy. */
+    void (*gelu_backward)(float *dx, const float *dy, const float *x, size_t n);
+
+    /* E4 over one row, n ≤ 65,536: 16 lanes, lane = index mod 16, folded 8, 4, 2, 1. */
+    float (*sum)(const float *x, size_t n);
+    float (*sum_squares)(const float *x, size_t n);         /* fma(x, x, lane) */
+    float (*dot)(const float *a, const float *b, size_t n); /* fma(a, b, lane) */
+    float (*max)(const float *x, size_t n);                 /* exact; n > 0 */
+
+    /* One row: mean = sum(x)/n; d = x − mean; rstd = 1/√(sum_squares(d)/n + epsilon);
+     * out = fma(d·rstd, gain, bias). out may be x. */
+    void (*layernorm)(float *out, float *out_mean, float *out_rstd, const float *x,
+                      const float *gain, const float *bias, float epsilon, size_t n);
+    /* One row, added to dx: x̂ = (x − mean)·rstd; h = dy·gain; a = sum(h)/n; b = dot(h, x̂)/n;
+     * dx = fma(rstd, fma(−x̂, b, h − a), dx). */
+    void (*layernorm_backward)(float *dx, const float *dy, const float *x, float mean, float rstd,
+                               const float *gain, size_t n);
+    /* Chains over rows, ascending, continued in place: dgain = fma(dy, x̂, dgain); dbias += dy.
+     * dy and x are [rows][stride]; n columns of them from the pointers given. */
+    void (*layernorm_columns)(float *dgain, float *dbias, const float *dy, const float *x,
+                              const float *mean, const float *rstd, size_t rows, size_t stride,
+                              size_t n);
+    /* out[column] += x[row][column], a chain over rows, ascending, continued in place. */
+    void (*column_sums)(float *out, const float *x, size_t rows, size_t stride, size_t n);
+
+    /* Attention, one query: p = exp(s·scale − max(s·scale)); returns Σp (E4). p may be s. n > 0. */
+    float (*attention_softmax)(float *p, const float *s, float scale, size_t n);
+    /* ds = (p·(dp − delta))·scale. ds may be dp or p. */
+    void (*attention_backward)(float *ds, const float *p, const float *dp, float delta, float scale,
+                               size_t n);
+
+    /* Cross-entropy of one row: e = exp(l − max), returns (log Σe + max) − l[target], nats; when
+     * dlogits is not NULL, dlogits = (e·(1/Σe) − onehot)·factor. dlogits may be logits. */
+    float (*cross_entropy)(float *dlogits, const float *logits, uint32_t target, float factor,
+                           size_t n);
+};
+
+extern struct ct_ops ct_ops;
+
+/* Fills a table for one instruction set, without a self-test. CT_ERR_UNSUPPORTED when the CPU lacks
+ * it; the table is unchanged then. */
+CT_MUST_CHECK enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa);
+
+#endif

@@ -1,0 +1,356 @@
+#include "kernels/matmul.h"
+
+#include <cotrain/isa.h>
+#include <cotrain/mode.h>
+#include <cotrain/philox.h>
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct ct_ops definitions;
+
+static uint32_t draw(void) {
+    static const struct ct_philox philox = {{1, 2}, CT_STREAM_TEST};
+    static uint64_t index;
+    uint32_t block[4];
+    ct_philox_block(&philox, index++, 0, block);
+    return block[0];
+}
+
+/* Finite values of many magnitudes, so that flushing and signed zeros happen; one in 8 is ±0. */
+static float any_value(void) {
+    const uint32_t bits = draw();
+    if (bits % 8 == 0) {
+        return (bits & 8u) != 0 ? -0.0f : 0.0f;
+    }
+    const float sign = (bits & 16u) != 0 ? -1.0f : 1.0f;
+    return sign * (1.0f + (float)(bits >> 9) * 0x1p-23f) * ldexpf(1.0f, (int)(draw() % 80) - 70);
+}
+
+static uint16_t any_bf16(void) {
+    const float value = any_value();
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+static float bf16_value(uint16_t half) {
+    const uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static void *room(size_t bytes) {
+    void *memory = malloc(bytes + 64);
+    assert_non_null(memory);
+    return memory;
+}
+
+struct shape {
+    size_t m, n, k, extra; /* extra: how much the leading dimensions exceed the rows */
+};
+
+static const struct shape shapes[] = {
+    {1, 1, 1, 0},    {1, 1, 2, 1},   {3, 5, 7, 2},    {14, 32, 64, 0},  {15, 33, 65, 3},
+    {13, 17, 1, 1},  {28, 64, 3, 0}, {64, 64, 32, 5}, {129, 31, 65, 0}, {7, 200, 130, 1},
+    {97, 48, 33, 7}, {5, 16, 0, 0},  {1, 97, 40, 0},  {30, 1, 700, 0},  {29, 70, 1100, 2},
+};
+
+struct data {
+    struct ct_matmul job;
+    void *a, *b;
+    float *c;
+    size_t c_bytes;
+};
+
+static struct data make(const struct shape *shape, enum ct_form form, bool bf16, bool resume) {
+    struct data data = {
+        {.form = form, .m = shape->m, .n = shape->n, .k = shape->k, .resume = resume, .threads = 1},
+        NULL,
+        NULL,
+        NULL,
+        0};
+    struct ct_matmul *job = &data.job;
+    job->lda = (form == CT_TN ? job->m : job->k) + shape->extra;
+    job->ldb = (form == CT_NT ? job->k : job->n) + shape->extra;
+    job->ldc = job->n + shape->extra;
+    const size_t a_count = job->lda * (form == CT_TN ? job->k : job->m);
+    const size_t b_count = job->ldb * (form == CT_NT ? job->n : job->k);
+    data.c_bytes = job->ldc * job->m * sizeof(float);
+    const size_t bytes = bf16 ? sizeof(uint16_t) : sizeof(float);
+    job->a = data.a = room(a_count * bytes);
+    job->b = data.b = room(b_count * bytes);
+    job->c = data.c = room(data.c_bytes);
+    for (size_t i = 0; i < a_count + b_count; i++) {
+        void *base = i < a_count ? data.a : data.b;
+        const size_t at = i < a_count ? i : i - a_count;
+        if (bf16) {
+            ((uint16_t *)base)[at] = any_bf16();
+        } else {
+            ((float *)base)[at] = any_value();
+        }
+    }
+    for (size_t i = 0; i < data.c_bytes / sizeof(float); i++) {
+        data.c[i] = any_value();
+    }
+    return data;
+}
+
+static void drop(struct data *data) {
+    free(data->a);
+    free(data->b);
+    free(data->c);
+}
+
+/* E2 and E3 as a person would write them down: one output at a time. */
+static float chain(const struct data *data, bool bf16, size_t i, size_t j, float start) {
+    const struct ct_matmul *job = &data->job;
+    float c = job->resume ? start : 0.0f;
+    for (size_t t = 0; t < (bf16 ? (job->k + 1) / 2 * 2 : job->k); t++) {
+        const size_t p = bf16 ? t ^ 1u : t;
+        const size_t at_a = job->form == CT_TN ? p * job->lda + i : i * job->lda + p;
+        const size_t at_b = job->form == CT_NT ? j * job->ldb + p : p * job->ldb + j;
+        float a = 0.0f;
+        float b = 0.0f;
+        if (p < job->k) {
+            a = bf16 ? bf16_value(((uint16_t *)data->a)[at_a]) : ((float *)data->a)[at_a];
+            b = bf16 ? bf16_value(((uint16_t *)data->b)[at_b]) : ((float *)data->b)[at_b];
+        }
+        c = fmaf(a, b, c);
+    }
+    return c + 0.0f;
+}
+
+static void run_in_mode(ct_matmul_fn *run, const struct ct_matmul *job) {
+    const struct ct_mode mode = ct_mode_enter();
+    run(job);
+    ct_mode_leave(mode);
+}
+
+typedef void each_case(struct data *data, bool bf16);
+
+static void for_each_case(each_case *check) {
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        for (int variant = 0; variant < 12; variant++) {
+            const bool bf16 = variant % 2 != 0;
+            struct data data =
+                make(&shapes[s], (enum ct_form)(variant / 4), bf16, variant / 2 % 2 != 0);
+            check(&data, bf16);
+            drop(&data);
+        }
+    }
+}
+
+static void expect_chains(struct data *data, bool bf16) {
+    const struct ct_matmul *job = &data->job;
+    float *expected = room(data->c_bytes);
+    memcpy(expected, data->c, data->c_bytes);
+    const struct ct_mode mode = ct_mode_enter();
+    for (size_t i = 0; i < job->m; i++) {
+        for (size_t j = 0; j < job->n; j++) {
+            const size_t at = i * job->ldc + j;
+            expected[at] = chain(data, bf16, i, j, data->c[at]);
+        }
+    }
+    ct_mode_leave(mode);
+    run_in_mode(bf16 ? definitions.matmul_bf16 : definitions.matmul_f32, job);
+    assert_memory_equal(data->c, expected, data->c_bytes);
+    free(expected);
+}
+
+static void definitions_are_the_chains(void **state) {
+    (void)state;
+    for_each_case(expect_chains);
+}
+
+static struct ct_ops overlay;
+
+static void expect_same(struct data *data, bool bf16) {
+    float *start = room(data->c_bytes);
+    memcpy(start, data->c, data->c_bytes);
+    run_in_mode(bf16 ? definitions.matmul_bf16 : definitions.matmul_f32, &data->job);
+    struct ct_matmul job = data->job;
+    job.c = start;
+    run_in_mode(bf16 ? overlay.matmul_bf16 : overlay.matmul_f32, &job);
+    assert_memory_equal(start, data->c, data->c_bytes);
+    free(start);
+}
+
+static void expect_overlay(enum ct_isa isa) {
+    if (ct_ops_install(&overlay, isa) != CT_OK) {
+        print_message("skipped: %s\n", ct_err_detail());
+        skip();
+    }
+    for_each_case(expect_same);
+}
+
+static void avx2_equals_the_definitions(void **state) {
+    (void)state;
+    expect_overlay(CT_ISA_AVX2);
+}
+
+static void avx512_equals_the_definitions(void **state) {
+    (void)state;
+    expect_overlay(CT_ISA_AVX512);
+}
+
+static void avx512bf16_equals_the_definitions(void **state) {
+    (void)state;
+    expect_overlay(CT_ISA_AVX512BF16);
+}
+
+/* From −2, the pair (1·1, 2^-24·1): odd first −2 + 2^-24 rounds to −2, then −1; even first would be
+ * −1 + 2^-24, which binary32 holds. */
+static void pairs_go_odd_before_even(void **state) {
+    (void)state;
+    const uint16_t a[2] = {0x3f80, 0x3380}; /* 1, 2^-24 */
+    const uint16_t b[2] = {0x3f80, 0x3f80};
+    float result = 0.0f;
+    struct ct_matmul job = {
+        .form = CT_NT, .m = 1, .n = 1, .k = 2, .a = a, .lda = 2, .b = b, .ldb = 2, .ldc = 1};
+    job.c = &result;
+    job.resume = true;
+    for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_AVX512BF16; isa++) {
+        struct ct_ops ops;
+        if (ct_ops_install(&ops, (enum ct_isa)isa) != CT_OK) {
+            print_message("not here: %s\n", ct_err_detail());
+            continue;
+        }
+        result = -2.0f;
+        run_in_mode(ops.matmul_bf16, &job);
+        uint32_t bits;
+        memcpy(&bits, &result, sizeof bits);
+        assert_int_equal(bits, 0xbf800000);
+    }
+}
+
+/* A chain cut at an even place goes on as if it had not been cut, whatever the number of threads.
+ */
+static void cuts_and_threads_do_not_show(void **state) {
+    (void)state;
+    const struct shape shape = {150, 170, 90, 2};
+    for (int variant = 0; variant < 6; variant++) {
+        const bool bf16 = variant % 2 != 0;
+        const enum ct_numerics numerics = bf16 ? CT_NUMERICS_BF16_1 : CT_NUMERICS_FP32_1;
+        const enum ct_form form = (enum ct_form)(variant / 2);
+        struct data data = make(&shape, form, bf16, false);
+        float *whole = room(data.c_bytes);
+        memcpy(whole, data.c, data.c_bytes);
+        struct ct_matmul job = data.job;
+        job.c = whole;
+        job.threads = 3;
+        ct_matmul(numerics, &job);
+        struct ct_matmul part = data.job;
+        const size_t bytes = ct_operand_bytes(numerics);
+        const size_t cut = 38;
+        part.threads = 2;
+        part.k = cut;
+        ct_matmul(numerics, &part);
+        part.k = data.job.k - cut;
+        part.a = (char *)data.a + (form == CT_TN ? cut * part.lda : cut) * bytes;
+        part.b = (char *)data.b + (form == CT_NT ? cut : cut * part.ldb) * bytes;
+        part.resume = true;
+        ct_matmul(numerics, &part);
+        assert_memory_equal(whole, data.c, data.c_bytes);
+        free(whole);
+        drop(&data);
+    }
+}
+
+/* A lower triangle of operands: skipping what is zero, or not wanted, changes no wanted bit. */
+static void skipping_does_not_show(void **state) {
+    (void)state;
+    const struct shape shape = {75, 75, 75, 1};
+    for (int variant = 0; variant < 12; variant++) {
+        const bool bf16 = variant % 2 != 0;
+        const enum ct_numerics numerics = bf16 ? CT_NUMERICS_BF16_1 : CT_NUMERICS_FP32_1;
+        const enum ct_form form = (enum ct_form)(variant / 2 % 3);
+        const enum ct_skip skip = form == CT_NT   ? CT_SKIP_UPPER_C
+                                  : form == CT_NN ? CT_SKIP_LATE
+                                                  : CT_SKIP_EARLY;
+        struct data data = make(&shape, form, bf16, false);
+        struct ct_matmul job = data.job;
+        job.diagonal = variant < 6 ? 0 : form == CT_TN ? -9 : 9;
+        for (size_t row = 0; form != CT_NT && row < 75; row++) {
+            for (size_t column = 0; column < 75; column++) {
+                const ptrdiff_t i = (ptrdiff_t)(form == CT_TN ? column : row);
+                const ptrdiff_t p = (ptrdiff_t)(form == CT_TN ? row : column);
+                if (form == CT_TN ? p < i + job.diagonal : p > i + job.diagonal) {
+                    memset((char *)data.a + (row * job.lda + column) * ct_operand_bytes(numerics),
+                           0, ct_operand_bytes(numerics));
+                }
+            }
+        }
+        run_in_mode(bf16 ? definitions.matmul_bf16 : definitions.matmul_f32, &job);
+        float *skipped = room(data.c_bytes);
+        memcpy(skipped, data.c, data.c_bytes);
+        job.c = skipped;
+        job.skip = skip;
+        job.threads = variant % 3 == 0 ? 1 : 2;
+        const struct ct_mode mode = ct_mode_enter();
+        ct_matmul(numerics, &job);
+        ct_mode_leave(mode);
+        for (ptrdiff_t i = 0; i < 75; i++) {
+            const ptrdiff_t wanted = i + 1 + job.diagonal;
+            const size_t width = skip == CT_SKIP_UPPER_C && wanted < 75 ? (size_t)wanted : 75;
+            assert_memory_equal(skipped + (size_t)i * job.ldc, data.c + (size_t)i * job.ldc,
+                                width * sizeof(float));
+        }
+        free(skipped);
+        drop(&data);
+    }
+}
+
+/* `fast` computes the same products, near enough. */
+static void blas_is_close(void **state) {
+    (void)state;
+    for (int form = CT_NN; form <= CT_TN; form++) {
+        const struct shape shape = {33, 33, 67, 0};
+        struct data data = make(&shape, (enum ct_form)form, false, true);
+        for (size_t i = 0; i < 33 * 67; i++) {
+            ((float *)data.a)[i] = (float)(int32_t)draw() * 0x1p-31f;
+            ((float *)data.b)[i] = (float)(int32_t)draw() * 0x1p-31f;
+        }
+        memset(data.c, 0, data.c_bytes);
+        struct ct_matmul job = data.job;
+        job.threads = 2;
+        ct_matmul(CT_NUMERICS_FAST, &job);
+        float *exact = room(data.c_bytes);
+        memset(exact, 0, data.c_bytes);
+        job.c = exact;
+        ct_matmul(CT_NUMERICS_FP32_1, &job);
+        for (size_t i = 0; i < data.c_bytes / sizeof(float); i++) {
+            /* 67 terms below 1 in magnitude, each rounded: far below 1e-4. */
+            assert_true(fabsf(exact[i] - data.c[i]) < 1e-4f);
+        }
+        free(exact);
+        drop(&data);
+    }
+}
+
+int main(void) {
+    if (ct_isa_start() != CT_OK || ct_ops_install(&definitions, CT_ISA_SCALAR) != CT_OK) {
+        print_error("%s\n", ct_err_detail());
+        return 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(definitions_are_the_chains),
+        cmocka_unit_test(avx2_equals_the_definitions),
+        cmocka_unit_test(avx512_equals_the_definitions),
+        cmocka_unit_test(avx512bf16_equals_the_definitions),
+        cmocka_unit_test(pairs_go_odd_before_even),
+        cmocka_unit_test(cuts_and_threads_do_not_show),
+        cmocka_unit_test(skipping_does_not_show),
+        cmocka_unit_test(blas_is_close),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
