@@ -16,6 +16,7 @@
 struct budget {
     size_t left;
     bool exhausted;
+    bool no_memory;
 };
 
 /* Counts what was ever asked for in a decode: what it frees on the way is little. */
@@ -26,7 +27,9 @@ static void *budget_alloc(void *user, size_t size) {
         return NULL;
     }
     budget->left -= size;
-    return malloc(size);
+    void *data = malloc(size);
+    budget->no_memory = budget->no_memory || data == NULL;
+    return data;
 }
 
 static void budget_free(void *user, void *data) {
@@ -117,6 +120,9 @@ enum ct_err ct_message_decode(const ProtobufCMessageDescriptor *type, struct ct_
     if (message == NULL && budget.exhausted) {
         return ct_fail(CT_ERR_TOO_LARGE, "a %s of %zu bytes wants more than its share of memory",
                        type->short_name, bytes.length);
+    }
+    if (message == NULL && budget.no_memory) {
+        return ct_fail(CT_ERR_MEMORY, "no memory to decode a %s", type->short_name);
     }
     if (message == NULL) {
         return ct_fail(CT_ERR_FORMAT, "%zu bytes are no %s", bytes.length, type->short_name);
