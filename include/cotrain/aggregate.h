@@ -1,10 +1,34 @@
 /* SL1's aggregation and outer step: integers up to one division, so the order of senders and the
  * number of threads cannot matter (numerics.md: weights, clip, chunk cap, sum, normaliser). Runs in
- * the default floating-point mode. Coordinator, node and auditor call this same function. */
+ * the default floating-point mode. Coordinator, node and auditor call this same function.
+ *
+ * With n senders, i over senders, c over chunks, j over values, / on integers rounding down:
+ *   Σw    = Σ w_i before capping; w_i ← min(w_i, cap), once, with cap = 2·Σw / n for n ≤ 20 and
+ *           Σw / 10 above.
+ *   Ω_i   = 2^22 · w_i / Σw.
+ *   ν_i   = n_i / √H_i, n_i the update's norm and H_i its steps: binary64, one √, one division.
+ *   clip_i = 2^15 when ν_i = 0 or x ≥ 1, else floor(2^15 · x), x = (2 · median(ν)) / ν_i binary64.
+ *   ω_i   = (Ω_i · clip_i) >> 15.
+ *   Medians are lower weighted ones: the least value x for which the weights of values ≤ x make at
+ *   least half of all weights; weights are the capped w_i; over the established senders, over all
+ *   senders where none is established. A zero scale or norm takes part like any other.
+ *   cap_c = the largest scale code whose value is at most 3 · (median over i of decode(code_i,c));
+ *           0 when the median is 0. code_i,c ← min(code_i,c, cap_c).
+ *   term_ij = ±(((1024 + mantissa) << 20) >> (E_cap − E)) · ω_i for every j that i sent, 0 when the
+ *           shift exceeds 31; E and E_cap are the exponents (upper 6 bits) of the capped code and
+ * of cap_c. A_j, N_j = the sums of the established senders' and of the newcomers' terms; with no
+ * established sender every sender counts as established. |A_j|, |N_j| ≤ 2^53 because Σ Ω_i ≤ 2^22
+ * and a factor is below 2^31. W_j   = Σ Ω_i over the established who sent j; W = Σ Ω_i over all
+ * senders. g_j   = binary32(((A_j / W_j) + (N_j / W)) · 2^(E_cap − 71)) in binary64, 0/0 = 0, the
+ * product exact; |g_j| < 2^-100 becomes +0. θ'_j  = fma(−α, g_j, θ_j); a subnormal result becomes
+ * the zero of its sign (E9). A value that nobody sent keeps its bits. */
 #ifndef COTRAIN_AGGREGATE_H
 #define COTRAIN_AGGREGATE_H
 
 #include <cotrain/codec.h>
+
+/* Of a sender's weight before the cap. */
+#define CT_WEIGHT_MAX (1ull << 40)
 
 struct ct_sender {
     const struct ct_update *update;
@@ -19,15 +43,18 @@ struct ct_sender_share {
 };
 
 /* new_theta = base moved by the senders' updates with the outer rate alpha: θ' = fma(−α, g, θ).
- * base and new_theta [parameters] may be the same array. shares[count] may be NULL. count ≥ 1 and
- * at most CT_NODES_MAX. Allocates scratch of bounded size; CT_ERR_MEMORY leaves new_theta
- * undefined. */
+ * base and new_theta [parameters] may be the same array, but not overlap otherwise. shares[count]
+ * may be NULL. count is 1 to CT_NODES_MAX (asserted). CT_ERR_RULE for a weight of 0 or above
+ * CT_WEIGHT_MAX. Allocates scratch of about 130 KiB and 40 bytes a sender; CT_ERR_MEMORY when it
+ * cannot. On failure new_theta is undefined. Asserts the default floating-point mode. */
 CT_MUST_CHECK enum ct_err ct_aggregate(const struct ct_chunks *chunks,
                                        const struct ct_sender *senders, uint32_t count, float alpha,
                                        const float *base, float *new_theta,
                                        struct ct_sender_share *shares);
 
-/* α of a round: 1, then linearly to 0.65 over the last quarter. round counts from 1 to rounds. */
+/* α of a round: 1, then linearly to 0.65 over the last quarter. round counts from 1 to rounds
+ * (asserted). With q = rounds / 4 and i = round − (rounds − q): 1 while i ≤ 0, else the binary32
+ * nearest (ties to even) to the fraction (20·q − 7·i) / (20·q); so the last round has 0.65. */
 float ct_outer_rate(uint32_t round, uint32_t rounds);
 
 #endif

@@ -24,7 +24,10 @@ struct ct_chunk {
     uint32_t selected; /* k = min(n, max(1, (n + 32) >> 6)) */
 };
 
-/* All chunks of a model, tensors in name order. */
+/* All chunks of a model, tensors in name order. A matrix: 64×64 tiles, tile rows outermost, edge
+ * tiles with their own height and width. An embedding: floor(4096/columns) whole rows each; where a
+ * row is longer than 4,096, each row by itself in runs of 4,096. A vector: runs of 4,096. The last
+ * of a series may be shorter. */
 struct ct_chunks {
     const struct ct_layout *layout; /* must outlive this */
     uint32_t count;
@@ -32,20 +35,29 @@ struct ct_chunks {
     struct ct_chunk *chunks; /* owned */
 };
 
+/* CT_ERR_TOO_LARGE above 2^32 − 1 chunks. On success the caller ends it with ct_chunks_deinit. */
 CT_MUST_CHECK enum ct_err ct_chunks_init(struct ct_chunks *chunks, const struct ct_layout *layout);
 void ct_chunks_deinit(struct ct_chunks *chunks);
 
-/* An upper bound of a payload's length for this model, header included. */
+/* The longest payload of this model, header included: per chunk 16 bits, k · 7, and floor((n −
+ * k)/32) for the quotients, whose gaps add up to n − k at most. */
 size_t ct_update_bytes_max(const struct ct_chunks *chunks);
 
 struct ct_update_header {
     struct ct_hash assignment;
-    uint32_t steps;
+    uint32_t steps; /* 1 to CT_STEPS_MAX */
 };
 
-/* Compresses base − local. residual[parameters] is e: read as the old one (u = fma(0.95, e, Δ)) and
- * overwritten with the new one. out has room for ct_update_bytes_max; *out_length is what was
- * written. Exact mode inside; a function of its inputs alone for any number of threads. */
+/* Compresses Δ = base − local. residual[parameters] is e: read as the old one, overwritten with the
+ * new one. out has room for ct_update_bytes_max; *out_length is what was written. Exact mode
+ * inside; a function of its inputs alone for any number of threads. ct_isa_start comes first.
+ *
+ * Per chunk, in binary32 of E1 unless said otherwise: Δ_j one subtraction; u_j = fma(0.95f, e_j,
+ * Δ_j), where an infinity becomes the largest finite value of its sign and a NaN +0 (no sane run
+ * has either; the rule makes the encoder total); mean = the binary64 chain of |u_j| over the
+ * selected, ascending, from +0, divided by k; c = ct_scale_encode(mean); e_j = u_j − s_j ·
+ * decode(c) on the selected when c is not 0, u_j everywhere else. s_j is −1 iff u_j < 0, so a
+ * selected zero counts as positive. */
 void ct_update_encode(const struct ct_chunks *chunks, const struct ct_update_header *header,
                       const float *base, const float *local, float *residual, uint8_t *out,
                       size_t *out_length);
@@ -57,11 +69,14 @@ struct ct_update {
     uint16_t *positions; /* [selected_total] ascending inside a chunk; those of chunk c start at the
                             sum of `selected` of the chunks before it, unused where the code is 0 */
     uint8_t *negative;   /* [selected_total] 1 iff u < 0 */
-    double norm;         /* √ Σ k_c·a_c², binary64 chain over chunks */
+    double norm;         /* √ Σ k_c·a_c²: exact terms, a binary64 chain over chunks from +0 */
 };
 
 /* Decodes payload bytes of a stranger: CT_ERR_FORMAT with the reason for anything but the canonical
- * encoding of some update for this model. On success the caller ends it with ct_update_deinit. */
+ * encoding of some update for this model; whether header.assignment and header.steps are those of
+ * the sender's assignment is the caller's to check. Reserves 3 bytes per selected value and 2 per
+ * chunk of our own model, whatever the payload says; on failure nothing is owned. On success the
+ * caller ends it with ct_update_deinit. */
 CT_MUST_CHECK enum ct_err ct_update_decode(const struct ct_chunks *chunks, struct ct_bytes payload,
                                            struct ct_update *out);
 void ct_update_deinit(struct ct_update *update);
@@ -69,7 +84,9 @@ void ct_update_deinit(struct ct_update *update);
 /* Scale codes: (1024 + (c & 1023)) · 2^((c >> 10) − 51); 0 is zero; 1–1023 are refused. */
 bool ct_scale_valid(uint16_t code);
 double ct_scale_decode(uint16_t code);
-/* Nearest even, carry into the exponent, saturating up, underflow to 0. mean is finite, ≥ 0. */
+/* mean rounded to 11 significant bits, nearest even, with an unbounded exponent (a carry runs into
+ * it); below 2^-40 that is code 0, above the largest scale code 65,535. mean is finite and not
+ * negative (asserted). */
 uint16_t ct_scale_encode(double mean);
 
 #endif
