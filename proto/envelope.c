@@ -3,6 +3,7 @@
 #include <cotrain/assert.h>
 #include <cotrain/entry.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include <cotrain.pb-c.h>
@@ -24,9 +25,9 @@ enum ct_err ct_envelope_seal(const char *type, struct ct_bytes payload, uint32_t
                              const struct ct_key *key, struct ct_buf *out) {
     CT_ASSERT(known_type(type) != NULL);
     struct ct_signature signature = ct_dsse_sign(key, type, payload);
-    char type_text[sizeof CT_TYPE_COMMIT + sizeof CT_TYPE_ENTRY];
-    CT_ASSERT(strlen(type) < sizeof type_text);
-    strcpy(type_text, type);
+    char type_text[64];
+    int type_length = snprintf(type_text, sizeof type_text, "%s", type);
+    CT_ASSERT(type_length > 0 && (size_t)type_length < sizeof type_text);
     Cotrain__Envelope message = COTRAIN__ENVELOPE__INIT;
     message.payload_type = type_text;
     message.payload = ct_field_put_bytes(payload);

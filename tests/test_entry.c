@@ -9,6 +9,13 @@
 
 #include "mutate.h"
 
+/* A text into an array, zeros to its end. */
+#define SET(array, text)                                                                           \
+    do {                                                                                           \
+        memset(array, 0, sizeof array);                                                            \
+        memcpy(array, text, sizeof text - 1);                                                      \
+    } while (0)
+
 static struct ct_hash filled(int byte) {
     struct ct_hash hash;
     memset(hash.bytes, byte, sizeof hash.bytes);
@@ -28,7 +35,7 @@ static struct ct_entry example(enum ct_entry_kind kind) {
         memset(opened->nonce, 2, sizeof opened->nonce);
         opened->identity_key = filled(3);
         opened->log_key = filled(4);
-        strcpy(opened->origin, "cotrain.example/gr\xc3\xbcn");
+        SET(opened->origin, "cotrain.example/gr\xc3\xbcn");
         opened->has_recovery_key = true;
         opened->recovery_key = filled(5);
         break;
@@ -235,9 +242,9 @@ static void wrong_bodies_are_refused(void **state) {
     refused(entry);
     memset(entry.body.run_opened.origin, 'a', CT_ORIGIN_BYTES_MAX);
     refused(entry);
-    strcpy(entry.body.run_opened.origin, "two\nlines");
+    SET(entry.body.run_opened.origin, "two\nlines");
     refused(entry);
-    strcpy(entry.body.run_opened.origin, "latin-1 \xe9");
+    SET(entry.body.run_opened.origin, "latin-1 \xe9");
     refused(entry);
     entry = example(CT_ENTRY_RUN_OPENED);
     entry.body.run_opened.has_recovery_key = false;

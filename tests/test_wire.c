@@ -11,6 +11,13 @@
 
 #include "mutate.h"
 
+/* A text into an array, zeros to its end. */
+#define SET(array, text)                                                                           \
+    do {                                                                                           \
+        memset(array, 0, sizeof array);                                                            \
+        memcpy(array, text, sizeof text - 1);                                                      \
+    } while (0)
+
 static const struct ct_bytes blob = {(const uint8_t *)"bytes of others", 15};
 
 static struct ct_wire example(enum ct_wire_kind kind) {
@@ -24,7 +31,7 @@ static struct ct_wire example(enum ct_wire_kind kind) {
     case CT_WIRE_WELCOME:
         wire.body.welcome.http_port = 8080;
         wire.body.welcome.mirror_count = 2;
-        strcpy(wire.body.welcome.mirrors[0], "https://a.example/run");
+        SET(wire.body.welcome.mirrors[0], "https://a.example/run");
         memset(wire.body.welcome.mirrors[1], 'm', 255);
         break;
     case CT_WIRE_NOTICE:
@@ -45,7 +52,7 @@ static struct ct_wire example(enum ct_wire_kind kind) {
     case CT_WIRE_REFUSAL:
         wire.body.refusal.code = CT_REFUSED_BUSY;
         wire.body.refusal.final = true;
-        strcpy(wire.body.refusal.text, "come back tomorrow");
+        SET(wire.body.refusal.text, "come back tomorrow");
         break;
     case CT_WIRE_HELLO:
         wire.body.hello.protocol = CT_PROTOCOL_VERSION;
@@ -53,7 +60,7 @@ static struct ct_wire example(enum ct_wire_kind kind) {
         memset(wire.body.hello.instance, 2, CT_INSTANCE_BYTES);
         memset(wire.body.hello.model.bytes, 3, 32);
         memset(wire.body.hello.state.bytes, 4, 32);
-        strcpy(wire.body.hello.software, "cotrain 0.1.0");
+        SET(wire.body.hello.software, "cotrain 0.1.0");
         break;
     case CT_WIRE_READY:
         wire.body.ready.round = 4;
@@ -207,7 +214,7 @@ static void wrong_values_are_refused(void **state) {
     wire.body.welcome.mirror_count = 9;
     refused(&wire);
     wire = example(CT_WIRE_WELCOME);
-    strcpy(wire.body.welcome.mirrors[1], "https://a.example/\r\nHost: b");
+    SET(wire.body.welcome.mirrors[1], "https://a.example/\r\nHost: b");
     refused(&wire);
     wire = example(CT_WIRE_NOTICE);
     wire.body.notice.phase = 5;
@@ -221,7 +228,7 @@ static void wrong_values_are_refused(void **state) {
     memset(wire.body.refusal.text, 'x', sizeof wire.body.refusal.text);
     refused(&wire);
     wire = example(CT_WIRE_HELLO);
-    strcpy(wire.body.hello.software, "\x1b]0;title\x07");
+    SET(wire.body.hello.software, "\x1b]0;title\x07");
     refused(&wire);
     const float speeds[] = {-1.0f, -0.0f, NAN, INFINITY};
     for (size_t i = 0; i < 4; i++) {
