@@ -97,7 +97,7 @@ static void draw(struct world *world, uint32_t sender, uint32_t low, uint32_t hi
 /* The slow definition: dense, wide integers, medians by counting, the cap by trying every code. */
 
 static double slow_median(const double *values, const wide *weights, uint32_t n) {
-    double best = INFINITY;
+    double best = HUGE_VAL;
     wide total = 0;
     for (uint32_t i = 0; i < n; i++) {
         total += weights[i];
@@ -130,8 +130,8 @@ static void slow_weights(const struct world *world, struct slow *slow) {
         any = any || world->senders[i].established;
     }
     double norms[SENDERS_MAX];
-    double votes[SENDERS_MAX];
-    wide vote_weights[SENDERS_MAX];
+    double votes[SENDERS_MAX] = {0};
+    wide vote_weights[SENDERS_MAX] = {0};
     uint32_t voters = 0;
     for (uint32_t i = 0; i < n; i++) {
         slow->established[i] = world->senders[i].established || !any;
@@ -157,8 +157,8 @@ static void slow_weights(const struct world *world, struct slow *slow) {
 }
 
 static uint16_t slow_cap(const struct world *world, const struct slow *slow, uint32_t c) {
-    double votes[SENDERS_MAX];
-    wide vote_weights[SENDERS_MAX];
+    double votes[SENDERS_MAX] = {0};
+    wide vote_weights[SENDERS_MAX] = {0};
     uint32_t voters = 0;
     for (uint32_t i = 0; i < world->count; i++) {
         if (slow->established[i]) {

@@ -39,7 +39,7 @@ static size_t slow_pack(const struct ct_chunks *chunks, const struct ct_update *
     for (uint32_t c = 0; c < chunks->count; c++) {
         const uint32_t k = chunks->chunks[c].selected;
         for (int bit = 0; bit < 16; bit++) {
-            push(&codes, update->codes[c] >> bit & 1u);
+            push(&codes, (unsigned)update->codes[c] >> bit & 1u);
         }
         for (uint32_t i = 0; i < k && update->codes[c] != 0; i++) {
             const uint16_t *positions = update->positions + first;
