@@ -17,29 +17,38 @@
 
 struct ct_ledger;
 
-/* log_key may be NULL for reading only; it must outlive the ledger. create fails if one is there.
- */
+/* Makes an empty ledger with a checkpoint of size 0, and opens it. CT_ERR_EXISTS if one is there.
+ * log_key must outlive the ledger. */
 CT_MUST_CHECK enum ct_err ct_ledger_create(const char *dir, const char *origin,
                                            const struct ct_key *log_key, struct ct_ledger **out);
-/* Opens, repairs tiles from `entries` where the last publication did not finish, and checks that
- * the published checkpoint is a prefix: CT_ERR_DIGEST if not. */
+/* Opens, checks that the newest checkpoint and the kept ones are prefixes (CT_ERR_DIGEST if one is
+ * not, or is newer than the newest), cuts off a torn last entry, and writes tiles again that are
+ * missing or damaged. Entries that no checkpoint covers stay; the next publication covers them.
+ *
+ * log_key NULL opens for reading: nothing on the disk changes, signatures, kept checkpoints and
+ * tiles are not checked, and a writer may be at work meanwhile. */
 CT_MUST_CHECK enum ct_err ct_ledger_open(const char *dir, const char *origin,
                                          const struct ct_key *log_key, struct ct_ledger **out);
 void ct_ledger_close(struct ct_ledger *ledger);
 
-/* Adds an entry in memory; durable only after ct_ledger_publish. */
+/* Adds an entry of 1 to CT_ENTRY_BYTES_MAX bytes in memory; durable only after ct_ledger_publish.
+ * CT_ERR_TOO_LARGE also when 256 MiB wait for publication. */
 CT_MUST_CHECK enum ct_err ct_ledger_append(struct ct_ledger *ledger, struct ct_bytes entry,
                                            uint64_t *out_index);
 /* Makes all appended entries durable and publishes a checkpoint over them; nothing new: nothing is
  * done. After an error the ledger refuses further appends until it is reopened. */
 CT_MUST_CHECK enum ct_err ct_ledger_publish(struct ct_ledger *ledger);
-/* Keeps the newest published checkpoint as DIR/checkpoints/<size>. */
+/* Keeps the newest published checkpoint as DIR/checkpoints/<size>; again is harmless. */
 CT_MUST_CHECK enum ct_err ct_ledger_keep(struct ct_ledger *ledger);
+/* Drops the entries from `size` on; none of them may be published (CT_ERR_RULE). For a writer that
+ * finds, on opening, that a crash left bytes that are no entry of its own. */
+CT_MUST_CHECK enum ct_err ct_ledger_cut(struct ct_ledger *ledger, uint64_t size);
 
 uint64_t ct_ledger_size(const struct ct_ledger *ledger);      /* appended */
 uint64_t ct_ledger_published(const struct ct_ledger *ledger); /* covered by the checkpoint */
 /* The newest published note; valid until the next publish. */
 struct ct_bytes ct_ledger_checkpoint(const struct ct_ledger *ledger);
+/* Replaces the content of `out` (initialised) by an appended entry, published or not. */
 CT_MUST_CHECK enum ct_err ct_ledger_read(struct ct_ledger *ledger, uint64_t index,
                                          struct ct_buf *out);
 /* Inclusion proof of a published entry under the newest checkpoint. */
