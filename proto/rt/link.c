@@ -5,6 +5,7 @@
  * L2 Callbacks of the user run only from the loop, and after ct_link_close none but `closed`. */
 #include <cotrain/link.h>
 
+#include "frame.h"
 #include "tls.h"
 
 #include <cotrain/assert.h>
@@ -21,7 +22,6 @@
 #define READ_BYTES     65536u
 #define OPEN_TIME_MS   15000u /* from the start to the end of the handshake */
 #define LINGER_TIME_MS 3000u  /* for the other side to take the last bytes */
-#define FRAME_KEEP_MAX 65536u /* a larger frame buffer is given back after the frame */
 #define REFUSED_LOG_MS 10000u
 #define BACKLOG        128
 
@@ -48,12 +48,9 @@ struct ct_link {
     struct ct_link_server *server; /* NULL: outgoing */
     struct ct_link *previous, *next;
 
-    size_t queued_bytes, frame_max;
+    size_t queued_bytes;
     uint64_t received_bytes, sent_bytes;
-    uint8_t header[4];
-    uint32_t header_length;
-    uint8_t *frame;
-    size_t frame_capacity, frame_length, frame_wanted;
+    struct ct_frame_reader reader;
 };
 
 struct ct_link_server {
@@ -102,7 +99,7 @@ static void free_if_done(struct ct_link *link) {
         uv_freeaddrinfo(link->addresses);
     }
     ct_tls_close(link->tls);
-    free(link->frame);
+    ct_frame_reader_deinit(&link->reader);
     free(link);
     if (server != NULL) {
         server_free_if_done(server);
@@ -229,61 +226,18 @@ static void close_gently(struct ct_link *link, enum ct_err why, const char *deta
     }
 }
 
-/* The frame is complete: hands it out. */
-static void deliver(struct ct_link *link) {
-    struct ct_bytes bytes = {link->frame, link->frame_wanted};
-    link->header_length = 0;
-    link->frame_length = 0;
-    link->events.frame(link->user, link, bytes);
-    if (link->frame_capacity > FRAME_KEEP_MAX) {
-        free(link->frame);
-        link->frame = NULL;
-        link->frame_capacity = 0;
-    }
-}
-
-static enum ct_err begin_frame(struct ct_link *link) {
-    const uint8_t *h = link->header;
-    uint32_t length =
-        (uint32_t)h[0] << 24 | (uint32_t)h[1] << 16 | (uint32_t)h[2] << 8 | (uint32_t)h[3];
-    if (length > link->frame_max) {
-        return ct_fail(CT_ERR_TOO_LARGE,
-                       "a frame of %u bytes was announced where at most %zu are allowed", length,
-                       link->frame_max);
-    }
-    link->frame_wanted = length;
-    if (length > link->frame_capacity) {
-        uint8_t *frame = realloc(link->frame, length);
-        if (frame == NULL) {
-            return ct_fail(CT_ERR_MEMORY, "out of memory for a frame of %u bytes", length);
-        }
-        link->frame = frame;
-        link->frame_capacity = length;
-    }
-    return CT_OK;
-}
-
 /* Cuts decrypted bytes into frames; stops when a callback closed the link. */
 static enum ct_err take_frames(struct ct_link *link, const uint8_t *data, size_t length) {
     while (length > 0 && link->state == LINK_OPEN) {
-        if (link->header_length < sizeof link->header) {
-            link->header[link->header_length++] = *data++;
-            length--;
-            if (link->header_length < sizeof link->header) {
-                continue;
-            }
-            CT_TRY(begin_frame(link));
-        }
-        size_t part = link->frame_wanted - link->frame_length;
-        part = part < length ? part : length;
-        if (part > 0) {
-            memcpy(link->frame + link->frame_length, data, part);
-        }
-        link->frame_length += part;
-        data += part;
-        length -= part;
-        if (link->frame_length == link->frame_wanted) {
-            deliver(link);
+        size_t used;
+        bool whole;
+        struct ct_bytes frame;
+        CT_TRY(
+            ct_frame_read(&link->reader, (struct ct_bytes){data, length}, &used, &whole, &frame));
+        data += used;
+        length -= used;
+        if (whole) {
+            link->events.frame(link->user, link, frame);
         }
     }
     return CT_OK;
@@ -441,7 +395,7 @@ static struct ct_link *make_link(uv_loop_t *loop, struct ct_tls_context *context
     }
     link->loop = loop;
     link->events = *events;
-    link->frame_max = CT_FRAME_BYTES_MAX_EARLY;
+    ct_frame_reader_init(&link->reader, CT_FRAME_BYTES_MAX_EARLY);
     uv_timer_init(loop, &link->timer);
     link->timer.data = link;
     link->timer_made = true;
@@ -636,8 +590,8 @@ enum ct_err ct_link_send(struct ct_link *link, struct ct_bytes frame) {
     if (link->queued_bytes + frame.length > SEND_BYTES_MAX) {
         return ct_fail(CT_ERR_TOO_LARGE, "%zu bytes wait to be sent already", link->queued_bytes);
     }
-    uint8_t header[4] = {(uint8_t)(frame.length >> 24), (uint8_t)(frame.length >> 16),
-                         (uint8_t)(frame.length >> 8), (uint8_t)frame.length};
+    uint8_t header[4];
+    ct_frame_header(frame.length, header);
     CT_TRY(ct_tls_write(link->tls, header, sizeof header));
     CT_TRY(ct_tls_write(link->tls, frame.data, frame.length));
     return flush_out(link);
@@ -648,7 +602,7 @@ size_t ct_link_queued_bytes(const struct ct_link *link) {
 }
 
 void ct_link_frame_max(struct ct_link *link, size_t maximum) {
-    link->frame_max = maximum;
+    link->reader.maximum = maximum;
 }
 
 void ct_link_traffic(const struct ct_link *link, uint64_t *out_received, uint64_t *out_sent) {
