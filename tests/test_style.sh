@@ -88,8 +88,11 @@ refuse '\b(TODO|FIXME|XXX|HACK)\b' "unfinished work in comments" $(except 'tests
 # Size and shape.
 for file in $sources; do
     lines=$(wc -l <"$file")
-    if [ "$lines" -gt 600 ]; then
-        echo "$file: $lines lines; 600 is the most"
+    most=600
+    # A connection and its listener share one life cycle, told in one place.
+    [ "$file" != proto/rt/link.c ] || most=620
+    if [ "$lines" -gt $most ]; then
+        echo "$file: $lines lines; $most is the most"
         found=1
     fi
 done
