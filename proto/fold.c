@@ -284,10 +284,7 @@ static enum ct_err check_frame(const struct ct_fold *fold, const struct ct_envel
                               opens ? "the run is open already"
                                     : "nothing comes before the run is opened");
     }
-    if (envelope->key_number != 0) {
-        return ct_fold_broken(fold, "R2", "it is signed with key number %u, not the coordinator's",
-                              envelope->key_number);
-    }
+    CT_ASSERT(envelope->key_number == 0); /* ct_envelope_open: entries are the coordinator's */
     if (!opens && !ct_hash_equal(&entry->run_id, &fold->run_id)) {
         return ct_fold_broken(fold, "R2", "it belongs to another run");
     }
