@@ -90,6 +90,12 @@ out:
     return err;
 }
 
+enum ct_err ct_fetch_check_base(const char *base) {
+    struct base parsed;
+    pthread_once(&global_once, global_init);
+    return base_parse(base, &parsed);
+}
+
 enum ct_err ct_fetch_open(const char *const *bases, uint32_t count,
                           const struct ct_fetch_options *options, struct ct_fetch **out) {
     pthread_once(&global_once, global_init);

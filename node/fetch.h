@@ -27,6 +27,8 @@ struct ct_fetch;
 CT_MUST_CHECK enum ct_err ct_fetch_open(const char *const *bases, uint32_t count,
                                         const struct ct_fetch_options *options,
                                         struct ct_fetch **out);
+/* Whether ct_fetch_open would take it; CT_ERR_CONFIG with the reason. */
+CT_MUST_CHECK enum ct_err ct_fetch_check_base(const char *base);
 /* NULL is allowed. */
 void ct_fetch_close(struct ct_fetch *fetch);
 

@@ -31,6 +31,7 @@ enum ct_err ct_follow_open(struct ct_follow *follow, const char *dir,
     }
     CT_TRY(ct_node_path(dir, CT_NODE_BLOBS, path));
     CT_TRY(ct_blobs_init(&follow->blobs, path));
+    CT_TRY(ct_blobs_sweep(&follow->blobs));
     CT_TRY(ct_node_path(dir, CT_NODE_LEDGER, path));
     CT_TRY(ct_ledger_copy_open(path, run_opened->origin, &run_opened->log_key, &follow->copy));
     CT_ASSERT(pthread_mutex_init(&follow->lock, NULL) == 0);
