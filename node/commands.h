@@ -4,6 +4,8 @@
 #define NODE_COMMANDS_H
 
 int ct_cmd_data(int argc, char **argv);
+int ct_cmd_join(int argc, char **argv);
 int ct_cmd_key(int argc, char **argv);
+int ct_cmd_status(int argc, char **argv);
 
 #endif

@@ -212,7 +212,7 @@ void ct_sync_close(struct ct_sync *sync) {
 }
 
 void ct_sync_sources(struct ct_sync *sync, const struct ct_run_opened *opened,
-                     const char (*bases)[CT_FETCH_URL_MAX], uint32_t count) {
+                     char (*bases)[CT_FETCH_URL_MAX], uint32_t count) {
     CT_ASSERT(count > 0 && count <= CT_FETCH_BASES_MAX);
     pthread_mutex_lock(&sync->lock);
     sync->opened = *opened;

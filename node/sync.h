@@ -43,7 +43,7 @@ void ct_sync_close(struct ct_sync *sync);
 /* Where to read from now on, and the run's first entry (the same at every call). The first base is
  * the coordinator. */
 void ct_sync_sources(struct ct_sync *sync, const struct ct_run_opened *opened,
-                     const char (*bases)[CT_FETCH_URL_MAX], uint32_t count);
+                     char (*bases)[CT_FETCH_URL_MAX], uint32_t count);
 /* Goes to the note, or to what the coordinator's GET /checkpoint says when it is empty, and fetches
  * the data set the first time: one VIEW or FAILED. Sources are known by then. */
 void ct_sync_advance(struct ct_sync *sync, struct ct_bytes note);
