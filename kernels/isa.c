@@ -2,14 +2,19 @@
 
 #include "matmul.h"
 #include "rows.h"
+#include "selftest.h"
 
+#include <cpuid.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static enum ct_err start_err;
 static enum ct_isa active;
+static char start_detail[512]; /* the sentence behind start_err, for every thread that asks */
+static char refusal[512];
 
 const char *ct_isa_name(enum ct_isa isa) {
     static const char *const names[] = {"scalar", "avx2", "avx512", "avx512bf16"};
@@ -17,7 +22,22 @@ const char *ct_isa_name(enum ct_isa isa) {
 }
 
 int ct_isa_supported(enum ct_isa isa) {
-    return isa == CT_ISA_SCALAR && __builtin_cpu_supports("fma");
+    const bool fma = __builtin_cpu_supports("fma");
+    const bool avx2 = fma && __builtin_cpu_supports("avx2");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512bw");
+    switch (isa) {
+    case CT_ISA_SCALAR:
+        return fma;
+    case CT_ISA_AVX2:
+        return avx2;
+    case CT_ISA_AVX512:
+        return avx512;
+    case CT_ISA_AVX512BF16:
+        return avx512 && __builtin_cpu_supports("avx512bf16");
+    }
+    return false;
 }
 
 enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
@@ -27,19 +47,106 @@ enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
     ct_rows_install_scalar(ops);
     ops->matmul_f32 = ct_matmul_f32_scalar;
     ops->matmul_bf16 = ct_matmul_bf16_scalar;
+    if (isa >= CT_ISA_AVX2) {
+        ct_rows_install_avx2(ops);
+        ops->matmul_f32 = ct_matmul_f32_avx2;
+        ops->matmul_bf16 = ct_matmul_bf16_avx2;
+    }
+    if (isa >= CT_ISA_AVX512) {
+        ct_rows_install_avx512(ops);
+        ops->matmul_f32 = ct_matmul_f32_avx512;
+        ops->matmul_bf16 = ct_matmul_bf16_avx512;
+    }
+    if (isa >= CT_ISA_AVX512BF16) {
+        ops->matmul_bf16 = ct_matmul_bf16_avx512bf16;
+    }
     return CT_OK;
 }
 
+/* The CPU's own name for itself. */
+static void cpu_name(char name[49]) {
+    unsigned words[12] = {0};
+    for (unsigned leaf = 0; leaf < 3; leaf++) {
+        unsigned *w = words + (size_t)leaf * 4;
+        __get_cpuid(0x80000002u + leaf, &w[0], &w[1], &w[2], &w[3]);
+    }
+    memcpy(name, words, sizeof words);
+    name[48] = '\0';
+}
+
+/* Installs one overlay if it passes; CT_ERR_UNSUPPORTED with the reason if not. */
+static enum ct_err try_isa(enum ct_isa isa) {
+    struct ct_ops ops;
+    struct ct_ops definitions;
+    CT_TRY(ct_ops_install(&definitions, CT_ISA_SCALAR));
+    CT_TRY(ct_ops_install(&ops, isa));
+    const char *failed = ct_selftest(&ops, isa == CT_ISA_SCALAR ? NULL : &definitions);
+    if (failed != NULL) {
+        char name[49];
+        cpu_name(name);
+        return ct_fail(CT_ERR_UNSUPPORTED, "%s fails its self-test on %s: %s", ct_isa_name(isa),
+                       name, failed);
+    }
+    ct_ops = ops;
+    active = isa;
+    return CT_OK;
+}
+
+static enum ct_err start_named(const char *wanted) {
+    for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_AVX512BF16; isa++) {
+        if (strcmp(wanted, ct_isa_name((enum ct_isa)isa)) == 0) {
+            const enum ct_err err = try_isa((enum ct_isa)isa);
+            return err == CT_OK ? CT_OK
+                                : ct_fail(err,
+                                          "COTRAIN_ISA=%s: %s; unset it for the best that "
+                                          "this CPU has",
+                                          wanted, ct_err_detail());
+        }
+    }
+    return ct_fail(
+        CT_ERR_CONFIG,
+        "COTRAIN_ISA=%.40s: unknown; choose scalar, avx2, avx512 or avx512bf16, or unset "
+        "it for the best that this CPU has",
+        wanted);
+}
+
+static enum ct_err start_best(void) {
+    if (!ct_isa_supported(CT_ISA_SCALAR)) {
+        return ct_fail(CT_ERR_UNSUPPORTED, "this CPU has no fused multiply-add (FMA3), which exact "
+                                           "arithmetic needs; use a machine from 2013 or later");
+    }
+    for (int isa = CT_ISA_AVX512BF16; isa >= CT_ISA_SCALAR; isa--) {
+        if (!ct_isa_supported((enum ct_isa)isa)) {
+            continue;
+        }
+        const enum ct_err err = try_isa((enum ct_isa)isa);
+        if (err == CT_OK) {
+            return CT_OK;
+        }
+        if (refusal[0] == '\0') {
+            snprintf(refusal, sizeof refusal, "%s", ct_err_detail());
+        }
+    }
+    return ct_fail(CT_ERR_UNSUPPORTED, "%s", refusal);
+}
+
 static void start(void) {
-    active = CT_ISA_SCALAR;
-    start_err = ct_ops_install(&ct_ops, active);
+    const char *wanted = getenv("COTRAIN_ISA");
+    start_err = wanted != NULL && wanted[0] != '\0' ? start_named(wanted) : start_best();
+    if (start_err != CT_OK) {
+        snprintf(start_detail, sizeof start_detail, "%s", ct_err_detail());
+    }
 }
 
 enum ct_err ct_isa_start(void) {
     pthread_once(&once, start);
-    return start_err;
+    return start_err == CT_OK ? CT_OK : ct_fail(start_err, "%s", start_detail);
 }
 
 enum ct_isa ct_isa_active(void) {
     return active;
+}
+
+const char *ct_isa_refusal(void) {
+    return refusal;
 }

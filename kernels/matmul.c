@@ -67,6 +67,11 @@ static void run(const struct ct_matmul *job, bool bf16) {
     }
 }
 
+struct ct_tile_room *ct_tile_room(void) {
+    static _Thread_local struct ct_tile_room room;
+    return &room;
+}
+
 void ct_matmul_f32_scalar(const struct ct_matmul *job) {
     run(job, false);
 }

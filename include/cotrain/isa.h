@@ -21,4 +21,8 @@ int ct_isa_supported(enum ct_isa isa);
 enum ct_isa ct_isa_active(void);
 const char *ct_isa_name(enum ct_isa isa);
 
+/* After ct_isa_start: why a better overlay was passed over although the CPU has it (a self-test
+ * that failed, with CPU and vector), for the program to report; "" when none was. */
+const char *ct_isa_refusal(void);
+
 #endif

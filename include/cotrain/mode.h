@@ -9,6 +9,10 @@ struct ct_mode {
     uint32_t saved;
 };
 
+/* Compilers know nothing of modes: an operation between enter and leave may be moved out unless its
+ * operands come from memory, and its result goes to memory, that these calls might touch. So what
+ * is computed stands in functions of other files, or behind function pointers. */
+
 /* Saves the thread's mode and sets E1. Each thread of a parallel region calls it for itself. */
 struct ct_mode ct_mode_enter(void);
 

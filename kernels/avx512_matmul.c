@@ -1,0 +1,15 @@
+#include "avx512_tiles.h"
+
+static inline vec step(vec acc, const float *a, vec b) {
+    return _mm512_fmadd_ps(_mm512_set1_ps(*a), b, acc);
+}
+
+#include "tiles.h"
+
+void ct_matmul_f32_avx512(const struct ct_matmul *job) {
+    run_blocks(job, PACK_F32);
+}
+
+void ct_matmul_bf16_avx512(const struct ct_matmul *job) {
+    run_blocks(job, PACK_WIDENED);
+}

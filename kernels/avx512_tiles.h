@@ -1,0 +1,77 @@
+/* AVX-512 vectors for tiles.h: a tile of 14 × 32 keeps 28 chains in registers, two vectors of B and
+ * one broadcast operand from memory. */
+#ifndef COTRAIN_KERNELS_AVX512_TILES_H
+#define COTRAIN_KERNELS_AVX512_TILES_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+#define LANES      16
+#define TILE_ROWS  14
+#define PANEL_ROWS 16
+
+typedef __m512 vec;
+typedef __mmask16 vec_mask;
+
+static inline vec_mask lanes_mask(size_t count) {
+    return (vec_mask)((1u << count) - 1u);
+}
+
+static inline vec load_lanes(const float *from, vec_mask mask) {
+    return _mm512_maskz_loadu_ps(mask, from);
+}
+
+static inline void store_lanes(float *to, vec_mask mask, vec values) {
+    _mm512_mask_storeu_ps(to, mask, values);
+}
+
+static inline vec zero_lanes(void) {
+    return _mm512_setzero_ps();
+}
+
+static inline vec add_zero(vec values) {
+    return _mm512_add_ps(values, _mm512_setzero_ps());
+}
+
+static inline vec load_step(const float *from) {
+    return _mm512_load_ps(from);
+}
+
+/* to[unit·to_stride + row] = unit `unit` of row `row`, 4 bytes each, rows `row_bytes` apart; rows
+ * from `rows` to 15 become zero; `units` ≤ 16. */
+static inline void transpose(float *to, size_t to_stride, const char *from, size_t row_bytes,
+                             size_t rows, size_t units) {
+    const vec_mask mask = lanes_mask(units);
+    __m512i r[16];
+    for (size_t i = 0; i < 16; i++) {
+        r[i] = i < rows ? _mm512_maskz_loadu_epi32(mask, from + i * row_bytes)
+                        : _mm512_setzero_si512();
+    }
+    for (size_t i = 0; i < 16; i += 4) {
+        const __m512i low01 = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        const __m512i high01 = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+        const __m512i low23 = _mm512_unpacklo_epi32(r[i + 2], r[i + 3]);
+        const __m512i high23 = _mm512_unpackhi_epi32(r[i + 2], r[i + 3]);
+        r[i] = _mm512_unpacklo_epi64(low01, low23);
+        r[i + 1] = _mm512_unpackhi_epi64(low01, low23);
+        r[i + 2] = _mm512_unpacklo_epi64(high01, high23);
+        r[i + 3] = _mm512_unpackhi_epi64(high01, high23);
+    }
+    /* r[i + c] now holds units c, c + 4, c + 8, c + 12 of rows i … i + 3. */
+    __m512i out[16];
+    for (size_t c = 0; c < 4; c++) {
+        const __m512i top_even = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
+        const __m512i top_odd = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
+        const __m512i low_even = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
+        const __m512i low_odd = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
+        out[c] = _mm512_shuffle_i32x4(top_even, low_even, 0x88);
+        out[4 + c] = _mm512_shuffle_i32x4(top_odd, low_odd, 0x88);
+        out[8 + c] = _mm512_shuffle_i32x4(top_even, low_even, 0xdd);
+        out[12 + c] = _mm512_shuffle_i32x4(top_odd, low_odd, 0xdd);
+    }
+    for (size_t u = 0; u < units; u++) {
+        _mm512_storeu_si512(to + u * to_stride, out[u]);
+    }
+}
+
+#endif
