@@ -197,9 +197,10 @@ enum ct_err ct_manifest_check(const struct ct_manifest *manifest, const char **o
     for (size_t i = 0; i < sizeof checks / sizeof checks[0] && err == CT_OK; i++) {
         err = checks[i](manifest, &spot);
     }
-    if (err == CT_OK && strlen(manifest->source) > CT_MANIFEST_SOURCE_BYTES_MAX) {
-        err = ct_fail(CT_ERR_CONFIG, "the operator's text is longer than %u bytes",
-                      CT_MANIFEST_SOURCE_BYTES_MAX);
+    size_t source_bytes = strlen(manifest->source);
+    if (err == CT_OK && (source_bytes == 0 || source_bytes > CT_MANIFEST_SOURCE_BYTES_MAX)) {
+        err = ct_fail(CT_ERR_CONFIG, "the operator's text has %zu bytes, it must have 1 to %u",
+                      source_bytes, CT_MANIFEST_SOURCE_BYTES_MAX);
     }
     *out_section = spot.section;
     *out_key = spot.key;
