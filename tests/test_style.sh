@@ -76,7 +76,7 @@ refuse '<curl/' "libcurl: node/fetch.c alone" $(except 'node/fetch\.c')
 refuse '<openssl/' "OpenSSL: proto/crypto.c and proto/rt/tls.c alone" $(except 'proto/crypto\.c|proto/rt/(tls|link)\.c' | grep -v '^tests/')
 refuse '<protobuf-c|cotrain\.pb-c\.h' "protobuf-c: the files of messages alone" \
     $(except 'proto/(assignments|commit|entry|envelope|manifest|merge_list|message|wire)\.[ch]' | grep -v '^tests/')
-refuse '<cyaml|<yaml\.h>' "libcyaml: the manifest alone" $(except 'proto/manifest[a-z_]*\.c')
+refuse '<cyaml|<yaml\.h>' "libyaml: the manifest alone" $(except 'proto/manifest[a-z_]*\.c')
 
 # Banned calls.
 refuse '[^_[:alnum:]](rand|srand|random|drand48|strcpy|strcat|sprintf|gets|strtok|atoi|atof|alloca)\(' \
