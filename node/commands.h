@@ -7,5 +7,6 @@ int ct_cmd_data(int argc, char **argv);
 int ct_cmd_join(int argc, char **argv);
 int ct_cmd_key(int argc, char **argv);
 int ct_cmd_status(int argc, char **argv);
+int ct_cmd_receipt(int argc, char **argv);
 
 #endif

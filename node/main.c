@@ -8,6 +8,7 @@
 static const struct ct_command commands[] = {
     {"data", "make a data set from text files, or tell what is in one", ct_cmd_data},
     {"key", "make or show an identity", ct_cmd_key},
+    {"receipt", "verify a stored receipt, without any network", ct_cmd_receipt},
     {NULL, NULL, NULL},
 };
 
