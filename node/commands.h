@@ -3,6 +3,7 @@
 #ifndef NODE_COMMANDS_H
 #define NODE_COMMANDS_H
 
+int ct_cmd_audit(int argc, char **argv);
 int ct_cmd_data(int argc, char **argv);
 int ct_cmd_join(int argc, char **argv);
 int ct_cmd_key(int argc, char **argv);

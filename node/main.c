@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 static const struct ct_command commands[] = {
+    {"audit", "check a run: its ledger, its aggregations, its contributions", ct_cmd_audit},
     {"data", "make a data set from text files, or tell what is in one", ct_cmd_data},
     {"key", "make or show an identity", ct_cmd_key},
     {"receipt", "verify a stored receipt, without any network", ct_cmd_receipt},

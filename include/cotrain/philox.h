@@ -12,6 +12,7 @@ enum ct_stream {
     CT_STREAM_STAGGER = 3, /* PRF(run, node) that staggers audit epochs */
     CT_STREAM_SAMPLE = 4,  /* text generation */
     CT_STREAM_TEST = 5,
+    CT_STREAM_AUDIT = 6, /* an auditor's draw of units; not part of any record */
 };
 
 struct ct_philox {
