@@ -29,7 +29,7 @@
 
 void ct_ledger_path(const struct ct_ledger *ledger, const char *name,
                     char out[CT_LEDGER_PATH_MAX]) {
-    snprintf(out, CT_LEDGER_PATH_MAX, "%s/%s", ledger->dir, name);
+    snprintf(out, CT_LEDGER_PATH_MAX, "%s%s%s", ledger->dir, name[0] == '\0' ? "" : "/", name);
 }
 
 static enum ct_err ledger_new(const char *dir, const char *origin, const struct ct_key *log_key,

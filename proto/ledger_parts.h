@@ -53,7 +53,7 @@ struct ct_ledger {
     struct ct_dir_set dirty; /* holding names that are not synced yet */
 };
 
-/* DIR/name. */
+/* DIR/name, or DIR for "". */
 void ct_ledger_path(const struct ct_ledger *ledger, const char *name, char out[CT_LEDGER_PATH_MAX]);
 
 /* Reads stored bytes of DIR/entries. */

@@ -1,144 +1,4 @@
-#include "fixture.h"
-#include "proto/rt/disk.h"
-
-#include <cotrain/ledger.h>
-
-#define ORIGIN "example.org/run"
-
-struct world {
-    char *dir;  /* of the test */
-    char *path; /* of the ledger */
-    struct ct_key *key;
-    struct ct_hash public_key;
-};
-
-static int world_open(void **state) {
-    struct world *world = calloc(1, sizeof *world);
-    assert_non_null(world);
-    world->dir = fixture_dir();
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/run/ledger", world->dir);
-    world->path = strdup(path);
-    assert_int_equal(ct_key_generate(&world->key), CT_OK);
-    world->public_key = ct_key_public(world->key);
-    *state = world;
-    return 0;
-}
-
-static int world_close(void **state) {
-    struct world *world = *state;
-    ct_disk_watch(NULL, NULL);
-    fixture_remove(world->dir);
-    ct_key_free(world->key);
-    free(world->path);
-    free(world->dir);
-    free(world);
-    return 0;
-}
-
-static const char *below(const struct world *world, const char *name) {
-    static char paths[2][PATH_MAX];
-    static unsigned turn;
-    char *path = paths[turn++ % 2];
-    snprintf(path, PATH_MAX, "%s/%s", world->path, name);
-    return path;
-}
-
-static bool there(const struct world *world, const char *name) {
-    return access(below(world, name), F_OK) == 0;
-}
-
-/* Entry i of all logs here; lengths differ. */
-static size_t entry_text(uint64_t i, char out[64]) {
-    return (size_t)snprintf(out, 64, "{\"contribution\":%llu}%.*s", (unsigned long long)i,
-                            (int)(i % 7), "       ");
-}
-
-static enum ct_err append(struct ct_ledger *ledger, uint64_t from, uint64_t to) {
-    for (uint64_t i = from; i < to; i++) {
-        char text[64];
-        uint64_t index = 0;
-        size_t length = entry_text(i, text);
-        CT_TRY(ct_ledger_append(ledger, (struct ct_bytes){(const uint8_t *)text, length}, &index));
-        assert_int_equal(index, i);
-    }
-    return CT_OK;
-}
-
-static struct ct_hash expected_leaf(uint64_t i) {
-    char text[64];
-    size_t length = entry_text(i, text);
-    return ct_leaf_hash((struct ct_bytes){(const uint8_t *)text, length});
-}
-
-static struct ct_hash expected_root(uint64_t size) {
-    struct ct_frontier frontier = {.size = 0};
-    for (uint64_t i = 0; i < size; i++) {
-        struct ct_hash leaf = expected_leaf(i);
-        ct_frontier_append(&frontier, &leaf);
-    }
-    return ct_frontier_root(&frontier);
-}
-
-/* A ledger with `size` entries, all published at once, closed again. */
-static void make_ledger(const struct world *world, uint64_t size) {
-    struct ct_ledger *ledger = NULL;
-    assert_int_equal(ct_ledger_create(world->path, ORIGIN, world->key, &ledger), CT_OK);
-    assert_int_equal(append(ledger, 0, size), CT_OK);
-    assert_int_equal(ct_ledger_publish(ledger), CT_OK);
-    ct_ledger_close(ledger);
-}
-
-static struct ct_ledger *open_ledger(const struct world *world) {
-    struct ct_ledger *ledger = NULL;
-    if (ct_ledger_open(world->path, ORIGIN, world->key, &ledger) != CT_OK) {
-        fail_msg("%s", ct_err_detail());
-    }
-    return ledger;
-}
-
-static enum ct_err reopen(const struct world *world) {
-    struct ct_ledger *ledger = NULL;
-    enum ct_err err = ct_ledger_open(world->path, ORIGIN, world->key, &ledger);
-    if (err == CT_OK) {
-        ct_ledger_close(ledger);
-    }
-    return err;
-}
-
-/* Entries, checkpoint and proofs of an open ledger are what they must be. */
-static void assert_holds(const struct world *world, struct ct_ledger *ledger, uint64_t size,
-                         uint64_t published) {
-    assert_int_equal(ct_ledger_size(ledger), size);
-    assert_int_equal(ct_ledger_published(ledger), published);
-    struct ct_checkpoint checkpoint;
-    assert_int_equal(
-        ct_checkpoint_open(ct_ledger_checkpoint(ledger), ORIGIN, &world->public_key, &checkpoint),
-        CT_OK);
-    struct ct_hash root = expected_root(published);
-    assert_int_equal(checkpoint.size, published);
-    assert_memory_equal(&checkpoint.root, &root, sizeof root);
-    struct ct_buf entry;
-    ct_buf_init(&entry, CT_ENTRY_BYTES_MAX);
-    uint64_t step = size > 600 ? size / 97 : 1;
-    for (uint64_t i = 0; i < size; i += step) {
-        char text[64];
-        size_t length = entry_text(i, text);
-        assert_int_equal(ct_ledger_read(ledger, i, &entry), CT_OK);
-        assert_int_equal(entry.length, length);
-        assert_memory_equal(entry.data, text, length);
-        struct ct_proof proof;
-        struct ct_hash leaf = expected_leaf(i);
-        if (i < published) {
-            assert_int_equal(ct_ledger_prove(ledger, i, &proof), CT_OK);
-            assert_int_equal(ct_verify_inclusion(i, published, &leaf, &proof, &root), CT_OK);
-        } else {
-            assert_int_equal(ct_ledger_prove(ledger, i, &proof), CT_ERR_NOT_FOUND);
-        }
-    }
-    assert_int_equal(ct_ledger_read(ledger, size, &entry), CT_ERR_NOT_FOUND);
-    ct_buf_deinit(&entry);
-}
+#include "ledger_world.h"
 
 static void append_publish_reopen(void **state) {
     const struct world *world = *state;
@@ -203,14 +63,6 @@ static void misuse_is_refused(void **state) {
     assert_int_equal(ct_ledger_publish(ledger), CT_ERR_STATE);
     assert_int_equal(ct_ledger_keep(ledger), CT_ERR_STATE);
     ct_ledger_close(ledger);
-}
-
-static void assert_file(const struct world *world, const char *name, const void *data,
-                        size_t length) {
-    struct ct_buf found = fixture_read(below(world, name));
-    assert_int_equal(found.length, length);
-    assert_memory_equal(found.data, data, length);
-    ct_buf_deinit(&found);
 }
 
 static void partial_tiles_stay_until_the_full_one_is_there(void **state) {
@@ -420,6 +272,111 @@ static void fork_under_a_valid_checkpoint_is_refused(void **state) {
     ct_buf_deinit(&note);
 }
 
+/* A log that other programs wrote and accepted: our geometry names its files, our parser reads
+ * them, our frontier gives its root. */
+static enum ct_err grow(void *user, struct ct_bytes entry) {
+    struct ct_frontier *frontier = user;
+    char expected[64];
+    snprintf(expected, sizeof expected, "{\"contribution\":%llu}",
+             (unsigned long long)frontier->size);
+    assert_int_equal(entry.length, strlen(expected));
+    assert_memory_equal(entry.data, expected, entry.length);
+    struct ct_hash leaf = ct_leaf_hash(entry);
+    ct_frontier_append(frontier, &leaf);
+    return CT_OK;
+}
+
+static void foreign_log(void **state) {
+    (void)state;
+    char path[PATH_MAX];
+    struct ct_buf note = fixture_read(fixture_vector("selfmade/log3001/log/checkpoint", path));
+    struct ct_checkpoint checkpoint;
+    assert_int_equal(ct_checkpoint_parse(ct_buf_bytes(&note), &checkpoint), CT_OK);
+    assert_int_equal(checkpoint.size, 3001);
+    struct ct_frontier frontier = {.size = 0};
+    for (uint64_t index = 0; index <= 3001 / 256; index++) {
+        char tile[CT_TILE_PATH_MAX];
+        char name[2 * CT_TILE_PATH_MAX];
+        uint32_t width = index < 3001 / 256 ? 256 : 3001 % 256;
+        ct_tile_path(-1, index, width, tile);
+        snprintf(name, sizeof name, "selfmade/log3001/log/%s", tile);
+        struct ct_buf bundle = fixture_read(fixture_vector(name, path));
+        assert_int_equal(ct_bundle_parse(ct_buf_bytes(&bundle), width, grow, &frontier), CT_OK);
+        ct_buf_deinit(&bundle);
+    }
+    struct ct_hash root = ct_frontier_root(&frontier);
+    assert_memory_equal(&root, &checkpoint.root, sizeof root);
+    ct_buf_deinit(&note);
+}
+
+/* The same entries in a ledger of ours give the foreign log's tiles, byte for byte. */
+static void same_files_as_the_foreign_log(void **state) {
+    const struct world *world = *state;
+    char path[PATH_MAX];
+    (void)fixture_vector("selfmade/log3001/log/checkpoint", path);
+    struct ct_ledger *ledger = NULL;
+    assert_int_equal(ct_ledger_create(world->path, ORIGIN, world->key, &ledger), CT_OK);
+    for (uint64_t i = 0; i < 3001; i++) {
+        char text[64];
+        uint64_t index = 0;
+        int length = snprintf(text, sizeof text, "{\"contribution\":%llu}", (unsigned long long)i);
+        struct ct_bytes entry = {(const uint8_t *)text, (size_t)length};
+        assert_int_equal(ct_ledger_append(ledger, entry, &index), CT_OK);
+        if (i % 1000 == 77) {
+            assert_int_equal(ct_ledger_publish(ledger), CT_OK);
+        }
+    }
+    assert_int_equal(ct_ledger_publish(ledger), CT_OK);
+    ct_ledger_close(ledger);
+    for (int level = -1; level < 2; level++) {
+        uint64_t nodes = level == 1 ? 3001 / 256 : 3001;
+        for (uint64_t index = 0; index <= nodes / 256; index++) {
+            char tile[CT_TILE_PATH_MAX];
+            char name[2 * CT_TILE_PATH_MAX];
+            ct_tile_path(level, index, index < nodes / 256 ? 256 : (uint32_t)(nodes % 256), tile);
+            snprintf(name, sizeof name, "selfmade/log3001/log/%s", tile);
+            struct ct_buf foreign = fixture_read(fixture_vector(name, path));
+            assert_file(world, tile, foreign.data, foreign.length);
+            ct_buf_deinit(&foreign);
+        }
+    }
+}
+
+/* standards.md 1.7: geometry and root of 70,000 entries. */
+static void seventy_thousand_entries(void **state) {
+    const struct world *world = *state;
+    struct ct_ledger *ledger = NULL;
+    assert_int_equal(ct_ledger_create(world->path, ORIGIN, world->key, &ledger), CT_OK);
+    for (int i = 0; i < 70000; i++) {
+        char text[64];
+        uint64_t index = 0;
+        int length = snprintf(text, sizeof text, "{\"contribution\":%d}", i);
+        struct ct_bytes entry = {(const uint8_t *)text, (size_t)length};
+        assert_int_equal(ct_ledger_append(ledger, entry, &index), CT_OK);
+    }
+    assert_int_equal(ct_ledger_publish(ledger), CT_OK);
+    struct ct_bytes note = ct_ledger_checkpoint(ledger);
+    assert_non_null(memmem(note.data, note.length,
+                           "\n70000\nr2HB8dJJrGcH4CTxqeyH9TWVqNq8W+V+yyIuJvnVwQg=\n", 52));
+    ct_ledger_close(ledger);
+    static const char *const last[] = {
+        "tile/0/272",
+        "tile/0/273.p/112",
+        "tile/1/000",
+        "tile/1/001.p/17",
+        "tile/2/000.p/1",
+        "tile/entries/272",
+        "tile/entries/273.p/112",
+    };
+    for (size_t i = 0; i < sizeof last / sizeof last[0]; i++) {
+        assert_true(there(world, last[i]));
+    }
+    assert_false(there(world, "tile/0/273"));
+    assert_false(there(world, "tile/2/000"));
+    assert_false(there(world, "tile/3"));
+    assert_int_equal(reopen(world), CT_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(append_publish_reopen, world_open, world_close),
@@ -436,6 +393,9 @@ int main(void) {
                                         world_close),
         cmocka_unit_test_setup_teardown(fork_under_a_valid_checkpoint_is_refused, world_open,
                                         world_close),
+        cmocka_unit_test_setup_teardown(foreign_log, world_open, world_close),
+        cmocka_unit_test_setup_teardown(same_files_as_the_foreign_log, world_open, world_close),
+        cmocka_unit_test_setup_teardown(seventy_thousand_entries, world_open, world_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,249 @@
+/* The order in which the ledger writes, and each of its writes failing once. */
+#include "ledger_world.h"
+
+/* What the disk was told: which files hold bytes and which directories hold names that no sync has
+ * covered. From operation `fail_at` on everything fails (a dead process), or that one alone. */
+struct watcher {
+    const char *root;
+    unsigned count, fail_at, renames_of_checkpoint;
+    bool tear, once;
+    enum ct_disk_op failed_op;
+    size_t dirty_count;
+    char dirty[64][PATH_MAX];
+};
+
+static void set_dirty(struct watcher *watcher, const char *path, bool dirty) {
+    size_t i = 0;
+    while (i < watcher->dirty_count && strcmp(watcher->dirty[i], path) != 0) {
+        i++;
+    }
+    if (dirty && i == watcher->dirty_count) {
+        assert_true(i < 64);
+        snprintf(watcher->dirty[i], sizeof watcher->dirty[i], "%s", path);
+        watcher->dirty_count++;
+    } else if (!dirty && i < watcher->dirty_count) {
+        watcher->dirty_count--;
+        memmove(watcher->dirty[i], watcher->dirty[watcher->dirty_count], PATH_MAX);
+    }
+}
+
+static void parent_of(const char *path, char out[PATH_MAX]) {
+    snprintf(out, PATH_MAX, "%.*s", (int)(strrchr(path, '/') - path), path);
+}
+
+static void follow(struct watcher *watcher, enum ct_disk_op op, const char *path) {
+    char parent[PATH_MAX];
+    char name[PATH_MAX];
+    parent_of(path, parent);
+    snprintf(name, sizeof name, "%s", path + strlen(watcher->root) + 1);
+    switch (op) {
+    case CT_DISK_WRITE:
+    case CT_DISK_CUT:
+        set_dirty(watcher, path, true);
+        break;
+    case CT_DISK_SYNC:
+    case CT_DISK_SYNC_DIR:
+        set_dirty(watcher, path, false);
+        break;
+    case CT_DISK_RENAME: {
+        char temporary[PATH_MAX];
+        bool checkpoint = strncmp(name, "checkpoint", 10) == 0;
+        snprintf(temporary, sizeof temporary, "%s/%s", watcher->root,
+                 checkpoint ? "checkpoint.tmp" : "tile.tmp");
+        for (size_t i = 0; i < watcher->dirty_count; i++) {
+            /* No name for bytes that are not synced, no checkpoint over anything that is not. */
+            if (strcmp(watcher->dirty[i], temporary) == 0 ||
+                (checkpoint && strncmp(name, "checkpoints/", 12) != 0)) {
+                fail_msg("%s gets its name before %s is synced", path, watcher->dirty[i]);
+            }
+        }
+        watcher->renames_of_checkpoint += strcmp(name, "checkpoint") == 0;
+        set_dirty(watcher, parent, true);
+        break;
+    }
+    case CT_DISK_MAKE_DIR:
+        set_dirty(watcher, parent, true);
+        break;
+    case CT_DISK_MAKE:
+    case CT_DISK_REMOVE:
+        break;
+    }
+}
+
+static enum ct_disk_verdict watch(void *user, enum ct_disk_op op, const char *path) {
+    struct watcher *watcher = user;
+    watcher->count++;
+    if (watcher->count > watcher->fail_at &&
+        (!watcher->once || watcher->count == watcher->fail_at + 1)) {
+        if (watcher->count == watcher->fail_at + 1) {
+            watcher->failed_op = op;
+        }
+        return watcher->tear ? CT_DISK_TEAR : CT_DISK_FAIL;
+    }
+    follow(watcher, op, path);
+    return CT_DISK_GO;
+}
+
+static struct watcher *watcher_new(const struct world *world, unsigned fail_at) {
+    struct watcher *watcher = calloc(1, sizeof *watcher);
+    assert_non_null(watcher);
+    watcher->root = world->path;
+    watcher->fail_at = fail_at;
+    ct_disk_watch(watch, watcher);
+    return watcher;
+}
+
+static void checkpoint_comes_last(void **state) {
+    const struct world *world = *state;
+    struct watcher *watcher = watcher_new(world, UINT32_MAX);
+    struct ct_ledger *ledger = NULL;
+    assert_int_equal(ct_ledger_create(world->path, ORIGIN, world->key, &ledger), CT_OK);
+    static const uint64_t sizes[] = {1, 2, 7, 255, 256, 257, 300, 2000};
+    uint64_t size = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        assert_int_equal(append(ledger, size, sizes[i]), CT_OK);
+        watcher->count = 0;
+        assert_int_equal(ct_ledger_publish(ledger), CT_OK);
+        size = sizes[i];
+        assert_int_equal(watcher->dirty_count, 0);
+        assert_int_equal(watcher->renames_of_checkpoint, i + 2);
+        if (sizes[i] == 7) {
+            /* Entries 2, bundle and tile 4 each with 2 directories synced, checkpoint 5. */
+            assert_int_equal(watcher->count, 17);
+        }
+        assert_int_equal(ct_ledger_keep(ledger), CT_OK);
+        assert_int_equal(watcher->dirty_count, 0);
+    }
+    ct_ledger_close(ledger);
+    ledger = open_ledger(world);
+    assert_int_equal(watcher->dirty_count, 0);
+    assert_holds(world, ledger, 2000, 2000);
+    ct_ledger_close(ledger);
+    ct_disk_watch(NULL, NULL);
+    free(watcher);
+}
+
+/* A session that starts from a ledger of 250 published entries: opens it and publishes three times,
+ * over the end of the first tile. out_told is the newest size that it was told is published. */
+static enum ct_err session(const struct world *world, uint64_t *out_told) {
+    static const uint64_t sizes[] = {253, 258, 300};
+    struct ct_ledger *ledger = NULL;
+    *out_told = 250;
+    CT_TRY(ct_ledger_open(world->path, ORIGIN, world->key, &ledger));
+    enum ct_err err = CT_OK;
+    for (size_t i = 0; i < 3 && err == CT_OK; i++) {
+        err = append(ledger, ct_ledger_size(ledger), sizes[i]);
+        if (err == CT_OK) {
+            err = ct_ledger_publish(ledger);
+        }
+        if (err == CT_OK) {
+            *out_told = sizes[i];
+            err = ct_ledger_keep(ledger);
+        } else {
+            uint64_t index = 0;
+            assert_int_equal(
+                ct_ledger_append(ledger, (struct ct_bytes){(const uint8_t *)"x", 1}, &index),
+                CT_ERR_STATE);
+            assert_int_equal(ct_ledger_publish(ledger), CT_ERR_STATE);
+        }
+    }
+    ct_ledger_close(ledger);
+    return err;
+}
+
+/* All tiles that this size implies are there with the right bytes. */
+static void assert_tiles(const struct world *world, uint64_t size) {
+    struct ct_hash root;
+    struct ct_frontier frontier = {.size = 0};
+    for (uint64_t first = 0; first < size; first += 256) {
+        uint32_t width = size - first < 256 ? (uint32_t)(size - first) : 256;
+        char name[CT_TILE_PATH_MAX];
+        ct_tile_path(0, first / 256, width, name);
+        struct ct_buf tile = fixture_read(below(world, name));
+        assert_int_equal(tile.length, 32 * width);
+        for (uint32_t i = 0; i < width; i++) {
+            struct ct_hash leaf;
+            memcpy(leaf.bytes, tile.data + 32 * (size_t)i, 32);
+            ct_frontier_append(&frontier, &leaf);
+        }
+        ct_buf_deinit(&tile);
+        ct_tile_path(-1, first / 256, width, name);
+        assert_true(there(world, name));
+    }
+    root = ct_frontier_root(&frontier);
+    struct ct_hash expected = expected_root(size);
+    assert_memory_equal(&root, &expected, sizeof root);
+}
+
+static void base_make(const struct world *world) {
+    make_ledger(world, 250);
+    /* The last session died in its middle: there is something to cut, and to settle. */
+    FILE *file = fopen(below(world, "entries"), "ab");
+    assert_non_null(file);
+    char text[64];
+    size_t length = entry_text(250, text);
+    fputc(0, file);
+    fputc((int)length, file);
+    assert_int_equal(fwrite(text, 1, length, file), length);
+    assert_int_equal(fwrite("\0\22torn", 1, 6, file), 6);
+    fclose(file);
+}
+
+static void wipe(const struct world *world) {
+    fixture_remove(world->path);
+}
+
+/* Whatever fails, what was told to be published is there after reopening, and the log goes on. */
+static void every_operation_may_fail(void **state) {
+    const struct world *world = *state;
+    unsigned operations = 0;
+    unsigned seen[CT_DISK_REMOVE + 1] = {0};
+    base_make(world);
+    struct watcher *watcher = watcher_new(world, UINT32_MAX);
+    uint64_t told = 0;
+    assert_int_equal(session(world, &told), CT_OK);
+    operations = watcher->count;
+    assert_int_equal(told, 300);
+    ct_disk_watch(NULL, NULL);
+    free(watcher);
+    wipe(world);
+    for (unsigned mode = 0; mode < 4; mode++) {
+        for (unsigned n = 0; n < operations; n++) {
+            base_make(world);
+            watcher = watcher_new(world, n);
+            watcher->tear = (mode & 1) != 0;
+            watcher->once = (mode & 2) != 0;
+            enum ct_err err = session(world, &told);
+            ct_disk_watch(NULL, NULL);
+            seen[watcher->failed_op]++;
+            /* Removing replaced partial tiles may wait; all else is an error. */
+            assert_true(err == CT_ERR_IO || (err == CT_OK && watcher->failed_op == CT_DISK_REMOVE));
+            free(watcher);
+
+            struct ct_ledger *ledger = open_ledger(world);
+            uint64_t size = ct_ledger_size(ledger);
+            uint64_t published = ct_ledger_published(ledger);
+            assert_in_range(published, told, 300);
+            assert_in_range(size, published, 300);
+            assert_holds(world, ledger, size, published);
+            assert_tiles(world, published);
+            assert_int_equal(append(ledger, size, 310), CT_OK);
+            assert_int_equal(ct_ledger_publish(ledger), CT_OK);
+            ct_ledger_close(ledger);
+            assert_tiles(world, 310);
+            assert_false(there(world, "tile/0/000.p"));
+            wipe(world);
+        }
+    }
+    for (size_t op = 0; op <= CT_DISK_REMOVE; op++) {
+        assert_int_not_equal(seen[op], 0);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(checkpoint_comes_last, world_open, world_close),
+        cmocka_unit_test_setup_teardown(every_operation_may_fail, world_open, world_close),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
