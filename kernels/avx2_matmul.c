@@ -40,6 +40,20 @@ static inline vec step(vec acc, const float *a, vec b) {
     return _mm256_fmadd_ps(_mm256_broadcast_ss(a), b, acc);
 }
 
+/* to[j] = the pair (even[j], odd[j]) for j < count, zero from there to 7; even is the low half. */
+static inline void interleave(float *to, const uint16_t *even, const uint16_t *odd, size_t count) {
+    uint16_t halves[2][8] = {{0}};
+    if (count < 8) {
+        memcpy(halves[0], even, count * sizeof *even);
+        memcpy(halves[1], odd, count * sizeof *odd);
+        even = halves[0];
+        odd = halves[1];
+    }
+    const __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)even));
+    const __m256i high = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)odd));
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm256_or_si256(low, _mm256_slli_epi32(high, 16)));
+}
+
 /* to[unit·to_stride + row] = unit `unit` of row `row`, 4 bytes each, rows `row_bytes` apart; rows
  * from `rows` to 7 become zero; `units` ≤ 8. */
 static inline void transpose(float *to, size_t to_stride, const char *from, size_t row_bytes,

@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define LANES      16
 #define TILE_ROWS  14
@@ -35,6 +36,14 @@ static inline vec add_zero(vec values) {
 
 static inline vec load_step(const float *from) {
     return _mm512_load_ps(from);
+}
+
+/* to[j] = the pair (even[j], odd[j]) for j < count, zero from there to 15; even is the low half. */
+static inline void interleave(float *to, const uint16_t *even, const uint16_t *odd, size_t count) {
+    const __mmask16 mask = lanes_mask(count);
+    const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, even));
+    const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, odd));
+    _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 
 /* to[unit·to_stride + row] = unit `unit` of row `row`, 4 bytes each, rows `row_bytes` apart; rows

@@ -84,8 +84,8 @@ struct ct_ops {
     /* GELU in its tanh form, u = √(2/π)·(x + 0.044715·x³), as x·σ(2u), which is the same function:
      * u = (0.797884561f·x)·fma(0.044715f·x, x, 1); y = x / (1 + exp(−2u)). out may be x. */
     void (*gelu)(float *out, const float *x, size_t n);
-    /* dx = dy·(σ + x·σ(1−σ)·2u'): s = 1/(1 + exp(−2u)); w = 1.595769122f·fma(0.134145f·x, x, 1);
-     * dx = dy·fma((x·s)·(1 − s), w, s). dx may be dy. */
+    /* dx = dy·(σ + x·σ(1−σ)·2u'): e = min(exp(−2u), largest float); s = 1/(1 + e), so 1 − σ = e·s;
+     * w = 1.595769122f·fma(0.134145f·x, x, 1); dx = dy·fma((x·s)·(e·s), w, s). dx may be dy. */
     void (*gelu_backward)(float *dx, const float *dy, const float *x, size_t n);
 
     /* E4 over one row, n ≤ 65,536: 16 lanes, lane = index mod 16, folded 8, 4, 2, 1. */

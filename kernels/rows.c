@@ -61,23 +61,25 @@ MAP(erf)
 MAP(sin)
 MAP(cos)
 
-/* σ(2u) of the GELU at x. */
-static inline float gelu_sigmoid(float x) {
+/* exp(−2u) of the GELU at x. */
+static inline float gelu_exp(float x) {
     const float u = (0x1.988454p-1f * x) * __builtin_fmaf(0x1.6e4e26p-5f * x, x, 1.0f);
-    return 1.0f / (1.0f + ct_exp32(-2.0f * u));
+    return ct_exp32(-2.0f * u);
 }
 
 static void gelu(float *out, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        out[i] = x[i] * gelu_sigmoid(x[i]);
+        out[i] = x[i] / (1.0f + gelu_exp(x[i]));
     }
 }
 
 static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        const float s = gelu_sigmoid(x[i]);
+        float e = gelu_exp(x[i]);
+        e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
+        const float s = 1.0f / (1.0f + e);
         const float w = 0x1.988454p+0f * __builtin_fmaf(0x1.12ba9ep-3f * x[i], x[i], 1.0f);
-        dx[i] = dy[i] * __builtin_fmaf((x[i] * s) * (1.0f - s), w, s);
+        dx[i] = dy[i] * __builtin_fmaf((x[i] * s) * (e * s), w, s);
     }
 }
 

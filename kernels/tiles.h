@@ -7,7 +7,7 @@
  *   vec, vec_mask      a vector; a choice of its lanes
  *   lanes_mask(count)  the first `count` lanes, count ≤ LANES
  *   load_lanes, store_lanes, zero_lanes, add_zero, load_step, step
- *   transpose          see below
+ *   transpose, interleave   of 4-byte units and of pairs
  *
  * Chains run inside one register lane, so blocking decides which outputs are computed together and
  * never the order inside a chain. Between blocks of the chain C holds it; adding +0 at each store
@@ -182,14 +182,10 @@ static void pack_across(float *panel, size_t width, const struct source *source,
         const size_t p = (first + unit) * 2;
         const void *low = source->data + p * source->leading + outer * 2;
         const void *high = p + 1 < last ? (const char *)low + source->leading : (const void *)zeros;
-        const uint16_t *restrict even = low;
-        const uint16_t *restrict odd = high;
-        uint32_t *restrict out = (uint32_t *)(void *)(panel + unit * width);
-        for (size_t j = 0; j < count; j++) {
-            out[j] = (uint32_t)even[j] | (uint32_t)odd[j] << 16;
-        }
-        for (size_t j = count; j < width; j++) {
-            out[j] = 0;
+        for (size_t group = 0; group < width; group += LANES) {
+            const size_t used = count > group ? count - group : 0;
+            interleave(panel + unit * width + group, (const uint16_t *)low + group,
+                       (const uint16_t *)high + group, used < LANES ? used : LANES);
         }
     }
 }

@@ -1,0 +1,386 @@
+#include "kernels/ops.h"
+
+#include <cotrain/isa.h>
+#include <cotrain/mode.h>
+#include <cotrain/philox.h>
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { LONGEST = 4099, ROWS = 5 };
+
+static struct ct_ops definitions;
+static struct ct_ops overlay;
+
+static const size_t lengths[] = {1,  2,  3,  7,  8,   15,  16,   17,
+                                 31, 33, 48, 65, 128, 257, 1000, LONGEST};
+enum { LENGTHS = sizeof lengths / sizeof lengths[0] };
+
+/* Inputs a, b, c: plain values of an activation's size; wide: magnitudes down to subnormals. */
+static float a[ROWS * LONGEST], b[ROWS * LONGEST], c[ROWS * LONGEST], wide[ROWS * LONGEST];
+static float mean[ROWS], rstd[ROWS];
+
+static float uniform(uint32_t word) {
+    return (float)(int32_t)word * 0x1p-31f;
+}
+
+static void fill(void) {
+    const struct ct_philox philox = {{5, 6}, CT_STREAM_TEST};
+    for (size_t i = 0; i < ROWS * LONGEST; i++) {
+        uint32_t words[4];
+        ct_philox_block(&philox, i, 0, words);
+        a[i] = uniform(words[0]) * 6.0f;
+        b[i] = uniform(words[1]) * 3.0f;
+        c[i] = 1.0f + uniform(words[2]) * 0.5f;
+        wide[i] = uniform(words[0]) * ldexpf(1.0f, (int)(words[3] % 140) - 135);
+    }
+    for (int row = 0; row < ROWS; row++) {
+        mean[row] = 0.1f * (float)row;
+        rstd[row] = 1.0f + 0.2f * (float)row;
+    }
+}
+
+/* What one operation left behind, for comparison. */
+struct result {
+    float out[LONGEST + 16], second[LONGEST + 16];
+    float scalars[3];
+};
+
+typedef void operation(const struct ct_ops *ops, size_t n, struct result *result);
+
+static void run_add(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->add(result->out, wide, wide + 1, n - 1);
+}
+static void run_scale(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->scale(result->out, wide, 0x1.2p-60f, n);
+}
+static void run_divide(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->divide(result->out, wide, 3.0e20f, n);
+}
+static void run_exp(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->scale(result->second, a, 20.0f, n);
+    ops->exp(result->out, result->second, n);
+}
+static void run_log(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->log(result->out, c, n);
+}
+static void run_tanh(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->tanh(result->out, a, n);
+}
+static void run_erf(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->erf(result->out, a, n);
+}
+static void run_sin(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->sin(result->out, a, n);
+    ops->cos(result->second, a, n);
+}
+static void run_gelu(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->gelu(result->out, a, n);
+    ops->gelu_backward(result->second, b, a, n);
+}
+static void run_sums(const struct ct_ops *ops, size_t n, struct result *result) {
+    result->scalars[0] = ops->sum(a, n);
+    result->scalars[1] = ops->sum_squares(wide, n);
+    result->scalars[2] = ops->dot(a, b, n);
+}
+static void run_max(const struct ct_ops *ops, size_t n, struct result *result) {
+    result->scalars[0] = ops->max(a, n);
+}
+static void run_layernorm(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->layernorm(result->out, &result->scalars[0], &result->scalars[1], a, c, b, 1e-5f, n);
+}
+static void run_layernorm_backward(const struct ct_ops *ops, size_t n, struct result *result) {
+    memcpy(result->out, wide, n * sizeof(float));
+    ops->layernorm_backward(result->out, b, a, 0.25f, 1.75f, c, n);
+}
+static void run_layernorm_columns(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->layernorm_columns(result->out, result->second, a, b, mean, rstd, ROWS, LONGEST, n);
+}
+static void run_column_sums(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->column_sums(result->out, wide, ROWS, LONGEST, n);
+}
+static void run_attention(const struct ct_ops *ops, size_t n, struct result *result) {
+    result->scalars[0] = ops->attention_softmax(result->out, a, 0.17677669f, n);
+    ops->attention_backward(result->second, result->out, b, 0.125f, 0.17677669f, n);
+}
+static void run_cross_entropy(const struct ct_ops *ops, size_t n, struct result *result) {
+    result->scalars[0] = ops->cross_entropy(result->out, a, (uint32_t)(n / 2), 0x1p-9f, n);
+    result->scalars[1] = ops->cross_entropy(NULL, a, (uint32_t)(n / 2), 1.0f, n);
+}
+static void run_bf16(const struct ct_ops *ops, size_t n, struct result *result) {
+    static uint16_t half[LONGEST];
+    ops->bf16_from(half, wide, n);
+    ops->bf16_to(result->out, half, n);
+}
+
+static operation *const operations[] = {
+    run_add,
+    run_scale,
+    run_divide,
+    run_exp,
+    run_log,
+    run_tanh,
+    run_erf,
+    run_sin,
+    run_gelu,
+    run_sums,
+    run_max,
+    run_layernorm,
+    run_layernorm_backward,
+    run_layernorm_columns,
+    run_column_sums,
+    run_attention,
+    run_cross_entropy,
+    run_bf16,
+};
+
+static void run_in_mode(operation *run, const struct ct_ops *ops, size_t n, struct result *result) {
+    memset(result, 0, sizeof *result);
+    const struct ct_mode mode = ct_mode_enter();
+    run(ops, n, result);
+    ct_mode_leave(mode);
+}
+
+static void overlays_equal_the_definitions(void **state) {
+    (void)state;
+    static struct result expected;
+    static struct result got;
+    for (int isa = CT_ISA_AVX2; isa <= CT_ISA_AVX512BF16; isa++) {
+        if (ct_ops_install(&overlay, (enum ct_isa)isa) != CT_OK) {
+            print_message("not here: %s\n", ct_err_detail());
+            continue;
+        }
+        for (size_t op = 0; op < sizeof operations / sizeof operations[0]; op++) {
+            for (size_t l = 0; l < LENGTHS; l++) {
+                run_in_mode(operations[op], &definitions, lengths[l], &expected);
+                run_in_mode(operations[op], &overlay, lengths[l], &got);
+                if (memcmp(&expected, &got, sizeof got) != 0) {
+                    fail_msg("%s differs in operation %zu, n = %zu", ct_isa_name((enum ct_isa)isa),
+                             op, lengths[l]);
+                }
+            }
+        }
+    }
+}
+
+/* E4 as written: 16 lanes, lane = index mod 16, folded 8, 4, 2, 1. Results go to memory. */
+static void lane_sum(const float *x, const float *y, size_t n, float *out) {
+    volatile float lane[16];
+    for (int l = 0; l < 16; l++) {
+        lane[l] = 0.0f;
+    }
+    for (size_t i = 0; i < n; i++) {
+        lane[i % 16] = y == NULL ? lane[i % 16] + x[i] : fmaf(x[i], y[i], lane[i % 16]);
+    }
+    for (int width = 8; width > 0; width /= 2) {
+        for (int l = 0; l < width; l++) {
+            lane[l] = lane[l] + lane[l + width];
+        }
+    }
+    *out = lane[0];
+}
+
+static void sums_are_e4(void **state) {
+    (void)state;
+    for (size_t l = 0; l < LENGTHS; l++) {
+        static struct result result;
+        run_in_mode(run_sums, &definitions, lengths[l], &result);
+        float expected[3];
+        const struct ct_mode mode = ct_mode_enter();
+        lane_sum(a, NULL, lengths[l], &expected[0]);
+        lane_sum(wide, wide, lengths[l], &expected[1]);
+        lane_sum(a, b, lengths[l], &expected[2]);
+        ct_mode_leave(mode);
+        assert_memory_equal(result.scalars, expected, sizeof expected);
+    }
+}
+
+/* Tolerances below: binary32 steps against binary64, values of order 1, so some 2^-24 a step. */
+static void expect_near(double got, double exact, double tolerance) {
+    if (!(fabs(got - exact) <= tolerance)) {
+        fail_msg("%.9g is not within %g of %.9g", got, tolerance, exact);
+    }
+}
+
+static double gelu_exact(double x) {
+    return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
+}
+
+static void gelu_is_gelu(void **state) {
+    (void)state;
+    static struct result result;
+    run_in_mode(run_gelu, &definitions, LONGEST, &result);
+    for (size_t i = 0; i < LONGEST; i++) {
+        const double x = (double)a[i];
+        expect_near((double)result.out[i], gelu_exact(x), 1e-6);
+        const double slope = (gelu_exact(x + 1e-5) - gelu_exact(x - 1e-5)) / 2e-5;
+        expect_near((double)result.second[i], slope * (double)b[i], 3e-6);
+    }
+}
+
+static void gelu_at_its_ends(void **state) {
+    (void)state;
+    const float x[4] = {-1e10f, 1e10f, -0.0f, 50.0f};
+    float y[4];
+    const struct ct_mode mode = ct_mode_enter();
+    definitions.gelu(y, x, 4);
+    ct_mode_leave(mode);
+    assert_true(y[0] == 0.0f && y[1] == 1e10f && y[2] == 0.0f && y[3] == 50.0f);
+    const float dy[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    const struct ct_mode again = ct_mode_enter();
+    definitions.gelu_backward(y, dy, x, 4);
+    ct_mode_leave(again);
+    assert_true(y[0] == 0.0f && y[1] == 1.0f && y[2] == 0.5f && y[3] == 1.0f);
+}
+
+/* Binary64 layernorm of the row a with gain c, bias b. */
+static void layernorm_exact(const double *x, size_t n, double epsilon, double *out) {
+    double average = 0;
+    double variance = 0;
+    for (size_t i = 0; i < n; i++) {
+        average += x[i] / (double)n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        variance += (x[i] - average) * (x[i] - average) / (double)n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        out[i] = (x[i] - average) / sqrt(variance + epsilon) * (double)c[i] + (double)b[i];
+    }
+}
+
+static void layernorm_is_layernorm(void **state) {
+    (void)state;
+    enum { N = 77 };
+    double x[N];
+    double y[N];
+    static struct result result;
+    run_in_mode(run_layernorm, &definitions, N, &result);
+    for (size_t i = 0; i < N; i++) {
+        x[i] = (double)a[i];
+    }
+    layernorm_exact(x, N, 1e-5, y);
+    for (size_t i = 0; i < N; i++) {
+        expect_near((double)result.out[i], y[i], 3e-6);
+    }
+    /* The gradient of Σ wide·y against differences, added to what dx held. */
+    float dx[N];
+    const float *dy = b + LONGEST;
+    for (size_t i = 0; i < N; i++) {
+        dx[i] = 1.0f;
+    }
+    const struct ct_mode mode = ct_mode_enter();
+    definitions.layernorm_backward(dx, dy, a, result.scalars[0], result.scalars[1], c, N);
+    ct_mode_leave(mode);
+    for (size_t i = 0; i < N; i++) {
+        double slope = 0;
+        for (int side = -1; side <= 1; side += 2) {
+            x[i] = (double)a[i] + side * 1e-5;
+            layernorm_exact(x, N, 1e-5, y);
+            for (size_t j = 0; j < N; j++) {
+                slope += side * y[j] * (double)dy[j] / 2e-5;
+            }
+        }
+        x[i] = (double)a[i];
+        expect_near((double)dx[i], 1.0 + slope, 5e-6);
+    }
+}
+
+static void columns_are_chains_over_rows(void **state) {
+    (void)state;
+    enum { N = 19 };
+    static struct result result;
+    static struct result sums;
+    run_in_mode(run_layernorm_columns, &definitions, N, &result);
+    run_in_mode(run_column_sums, &definitions, N, &sums);
+    const struct ct_mode mode = ct_mode_enter();
+    for (size_t i = 0; i < N; i++) {
+        volatile float dgain = 0.0f;
+        volatile float dbias = 0.0f;
+        volatile float total = 0.0f;
+        for (size_t row = 0; row < ROWS; row++) {
+            volatile float centred = b[row * LONGEST + i] - mean[row];
+            volatile float normal = centred * rstd[row];
+            dgain = fmaf(a[row * LONGEST + i], normal, dgain);
+            dbias = dbias + a[row * LONGEST + i];
+            total = total + wide[row * LONGEST + i];
+        }
+        assert_true(dgain == result.out[i] && dbias == result.second[i] && total == sums.out[i]);
+    }
+    ct_mode_leave(mode);
+}
+
+static void softmax_and_cross_entropy_are_themselves(void **state) {
+    (void)state;
+    enum { N = 300, TARGET = N / 2 };
+    static struct result soft;
+    static struct result cross;
+    run_in_mode(run_attention, &definitions, N, &soft);
+    run_in_mode(run_cross_entropy, &definitions, N, &cross);
+    double top = -1e9;
+    double scaled_sum = 0;
+    double sum = 0;
+    for (size_t i = 0; i < N; i++) {
+        top = (double)a[i] > top ? (double)a[i] : top;
+    }
+    for (size_t i = 0; i < N; i++) {
+        const double p = exp(((double)a[i] - top) * (double)0.17677669f);
+        scaled_sum += p;
+        sum += exp((double)a[i]);
+        expect_near((double)soft.out[i], p, 1e-6);
+        expect_near((double)soft.second[i], p * ((double)b[i] - 0.125) * (double)0.17677669f, 1e-6);
+    }
+    expect_near((double)soft.scalars[0], scaled_sum, 1e-6 * scaled_sum);
+    expect_near((double)cross.scalars[0], log(sum) - (double)a[TARGET], 2e-6);
+    assert_memory_equal(&cross.scalars[0], &cross.scalars[1], sizeof(float));
+    for (size_t i = 0; i < N; i++) {
+        const double p = exp((double)a[i]) / sum - (i == TARGET ? 1 : 0);
+        expect_near((double)cross.out[i], p * 0x1p-9, 1e-6 * 0x1p-9);
+    }
+}
+
+/* Operations that allow it give the same bits in place. */
+static void in_place_is_the_same(void **state) {
+    (void)state;
+    enum { N = 131 };
+    float x[N];
+    float y[N];
+    const struct ct_mode mode = ct_mode_enter();
+    memcpy(x, a, sizeof x);
+    const float apart = ct_ops.cross_entropy(y, x, 5, 0.5f, N);
+    const float together = ct_ops.cross_entropy(x, x, 5, 0.5f, N);
+    ct_mode_leave(mode);
+    assert_true(apart == together);
+    assert_memory_equal(x, y, sizeof x);
+    const struct ct_mode again = ct_mode_enter();
+    memcpy(x, a, sizeof x);
+    ct_ops.gelu_backward(y, x, b, N);
+    ct_ops.gelu_backward(x, x, b, N);
+    ct_mode_leave(again);
+    assert_memory_equal(x, y, sizeof x);
+}
+
+int main(void) {
+    if (ct_isa_start() != CT_OK || ct_ops_install(&definitions, CT_ISA_SCALAR) != CT_OK) {
+        print_error("%s\n", ct_err_detail());
+        return 1;
+    }
+    fill();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(overlays_equal_the_definitions),
+        cmocka_unit_test(sums_are_e4),
+        cmocka_unit_test(gelu_is_gelu),
+        cmocka_unit_test(gelu_at_its_ends),
+        cmocka_unit_test(layernorm_is_layernorm),
+        cmocka_unit_test(columns_are_chains_over_rows),
+        cmocka_unit_test(softmax_and_cross_entropy_are_themselves),
+        cmocka_unit_test(in_place_is_the_same),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
