@@ -91,6 +91,8 @@ for file in $sources; do
     most=600
     # A connection and its listener share one life cycle, told in one place.
     [ "$file" != proto/rt/link.c ] || most=620
+    # A test is a list; its length costs a reader nothing.
+    case "$file" in tests/*) most=1200 ;; esac
     if [ "$lines" -gt $most ]; then
         echo "$file: $lines lines; $most is the most"
         found=1
