@@ -38,7 +38,7 @@ static void put_and_get(void **state) {
     char path[4096];
     char expected[PATH_MAX];
     ct_blobs_path(blobs, &ref.sha256, path);
-    snprintf(expected, sizeof expected, "%.3000s/%.2s/%s", blobs->dir, ABC, ABC + 2);
+    snprintf(expected, sizeof expected, "%.3000s/%.2s/%s", blobs->dir, ABC, &ABC[2]);
     assert_string_equal(path, expected);
     assert_int_equal(access(path, R_OK), 0);
     assert_true(ct_blobs_have(blobs, &ref));
