@@ -147,7 +147,7 @@ static inline void reference_scores(const struct reference *r, const double *qkv
     const size_t t = r->layout->shape.context, d = r->layout->shape.width;
     const size_t n = d / r->layout->shape.heads;
     for (size_t i = 0; i < t; i++) {
-        double max = -INFINITY;
+        double max = -(double)INFINITY;
         for (size_t j = 0; j <= i; j++) {
             double s = 0;
             for (size_t c = 0; c < n; c++) {
@@ -291,7 +291,7 @@ static inline void reference_sequence(struct reference *r, const uint32_t *token
     const size_t bias = reference_offset(r, -1, "ln_f.bias");
     reference_norm(r, norm, x, t, gain, bias);
     for (size_t i = 0; i < t; i++) {
-        double max = -INFINITY, sum = 0;
+        double max = -(double)INFINITY, sum = 0;
         for (size_t v = 0; v < vocab; v++) {
             logits[v] = 0;
             for (size_t c = 0; c < d; c++) {

@@ -294,7 +294,7 @@ static void a_training_run_has_its_golden_bits(void **state) {
     (void)state;
     const uint64_t bf16 = train_hash(CT_NUMERICS_BF16_1), fp32 = train_hash(CT_NUMERICS_FP32_1);
     printf("bf16-1 %016llx fp32-1 %016llx\n", (unsigned long long)bf16, (unsigned long long)fp32);
-    assert_true(bf16 == 0x3b4c30564b1c6fd9u && fp32 == 0x1c20645a68f71145u);
+    assert_true(bf16 == 0x4a4f84e3759e5904u && fp32 == 0x8be712e346a4f3f9u);
 }
 
 static void plans_and_refusals(void **state) {
