@@ -8,6 +8,14 @@
 
 enum { LANES = 16 };
 
+/* Before a loop over elements that may run in place: outputs meet inputs at the same index or not
+ * at all. Without it compilers take the scalar path when they do. */
+#ifdef __clang__
+#define EACH _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define EACH _Pragma("GCC ivdep")
+#endif
+
 /* Nearest even on the upper half, subnormals to signed zero, NaN to a quiet NaN. */
 static inline uint16_t round_bf16(float x) {
     const uint32_t bits = ct_bits32(x);
@@ -31,26 +39,26 @@ static void bf16_to(float *restrict out, const uint16_t *restrict in, size_t n) 
 }
 
 static void add(float *out, const float *a, const float *b, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         out[i] = a[i] + b[i];
     }
 }
 
 static void scale(float *out, const float *a, float factor, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         out[i] = a[i] * factor;
     }
 }
 
 static void divide(float *out, const float *a, float divisor, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         out[i] = a[i] / divisor;
     }
 }
 
 #define MAP(name)                                                                                  \
     static void map_##name(float *out, const float *a, size_t n) {                                 \
-        for (size_t i = 0; i < n; i++) {                                                           \
+        EACH for (size_t i = 0; i < n; i++) {                                                      \
             out[i] = ct_##name##32(a[i]);                                                          \
         }                                                                                          \
     }
@@ -68,13 +76,13 @@ static inline float gelu_exp(float x) {
 }
 
 static void gelu(float *out, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         out[i] = x[i] / (1.0f + gelu_exp(x[i]));
     }
 }
 
 static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         float e = gelu_exp(x[i]);
         e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
         const float s = 1.0f / (1.0f + e);
@@ -84,57 +92,90 @@ static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) 
 }
 
 static inline float fold(float lane[LANES]) {
-    for (int width = LANES / 2; width > 0; width /= 2) {
-        for (int l = 0; l < width; l++) {
-            lane[l] = lane[l] + lane[l + width];
-        }
+    for (int l = 0; l < 8; l++) {
+        lane[l] = lane[l] + lane[l + 8];
     }
-    return lane[0];
+    for (int l = 0; l < 4; l++) {
+        lane[l] = lane[l] + lane[l + 4];
+    }
+    lane[0] = lane[0] + lane[2];
+    lane[1] = lane[1] + lane[3];
+    return lane[0] + lane[1];
 }
 
-/* E4: `term` is an expression of the lane's old value `acc` and the index i. */
-#define LANE_SUM(term)                                                                             \
-    do {                                                                                           \
-        size_t base = 0;                                                                           \
-        for (; base + LANES <= n; base += LANES) {                                                 \
-            for (size_t l = 0; l < LANES; l++) {                                                   \
-                const size_t i = base + l;                                                         \
-                const float acc = lane[l];                                                         \
-                lane[l] = (term);                                                                  \
-            }                                                                                      \
-        }                                                                                          \
-        for (size_t l = 0; l < n - base; l++) {                                                    \
-            const size_t i = base + l;                                                             \
-            const float acc = lane[l];                                                             \
-            lane[l] = (term);                                                                      \
-        }                                                                                          \
-    } while (0)
+/* The last, short block of a row, filled up with a value that changes no lane. */
+static inline void fill_up(float block[LANES], const float *x, size_t rest, float filler) {
+    for (size_t l = 0; l < LANES; l++) {
+        block[l] = l < rest ? x[l] : filler;
+    }
+}
+
+static inline void add_block(float lane[LANES], const float *x) {
+    for (size_t l = 0; l < LANES; l++) {
+        lane[l] = lane[l] + x[l];
+    }
+}
 
 static float sum(const float *x, size_t n) {
     float lane[LANES] = {0};
-    LANE_SUM(acc + x[i]);
+    const size_t rest = n % LANES;
+    for (size_t i = 0; i < n - rest; i += LANES) {
+        add_block(lane, x + i);
+    }
+    if (rest > 0) {
+        float block[LANES];
+        fill_up(block, x + n - rest, rest, -0.0f); /* v + (−0) is v, −0 included */
+        add_block(lane, block);
+    }
     return fold(lane);
 }
 
-static float sum_squares(const float *x, size_t n) {
-    float lane[LANES] = {0};
-    LANE_SUM(__builtin_fmaf(x[i], x[i], acc));
-    return fold(lane);
+static inline void dot_block(float lane[LANES], const float *a, const float *b) {
+    for (size_t l = 0; l < LANES; l++) {
+        lane[l] = __builtin_fmaf(a[l], b[l], lane[l]);
+    }
 }
 
 static float dot(const float *a, const float *b, size_t n) {
     float lane[LANES] = {0};
-    LANE_SUM(__builtin_fmaf(a[i], b[i], acc));
+    const size_t rest = n % LANES;
+    for (size_t i = 0; i < n - rest; i += LANES) {
+        dot_block(lane, a + i, b + i);
+    }
+    if (rest > 0) {
+        float block_a[LANES];
+        float block_b[LANES];
+        fill_up(block_a, a + n - rest, rest, -0.0f); /* v + (−0 · 0) is v */
+        fill_up(block_b, b + n - rest, rest, 0.0f);
+        dot_block(lane, block_a, block_b);
+    }
     return fold(lane);
+}
+
+/* Lanes of squares are never −0, so v + 0 · 0 is v in its tail. */
+static float sum_squares(const float *x, size_t n) {
+    return dot(x, x, n);
+}
+
+static inline void max_block(float lane[LANES], const float *x) {
+    for (size_t l = 0; l < LANES; l++) {
+        lane[l] = x[l] > lane[l] ? x[l] : lane[l];
+    }
 }
 
 /* In lanes as well, so that the sign of a zero maximum is the same everywhere. */
 static float max(const float *x, size_t n) {
     float lane[LANES];
-    for (int l = 0; l < LANES; l++) {
-        lane[l] = x[0];
+    fill_up(lane, x, n < LANES ? n : LANES, x[0]);
+    const size_t rest = n % LANES;
+    for (size_t i = LANES; i + LANES <= n; i += LANES) {
+        max_block(lane, x + i);
     }
-    LANE_SUM(x[i] > acc ? x[i] : acc);
+    if (rest > 0) {
+        float block[LANES];
+        fill_up(block, x + n - rest, rest, x[0]);
+        max_block(lane, block);
+    }
     for (int width = LANES / 2; width > 0; width /= 2) {
         for (int l = 0; l < width; l++) {
             lane[l] = lane[l + width] > lane[l] ? lane[l + width] : lane[l];
@@ -143,28 +184,65 @@ static float max(const float *x, size_t n) {
     return lane[0];
 }
 
+static inline void variance_block(float lane[LANES], const float *x, float mean) {
+    for (size_t l = 0; l < LANES; l++) {
+        lane[l] = __builtin_fmaf(x[l] - mean, x[l] - mean, lane[l]);
+    }
+}
+
 static void layernorm(float *out, float *out_mean, float *out_rstd, const float *x,
                       const float *gain, const float *bias, float epsilon, size_t n) {
     const float mean = sum(x, n) / (float)n;
     float lane[LANES] = {0};
-    LANE_SUM(__builtin_fmaf(x[i] - mean, x[i] - mean, acc));
+    const size_t rest = n % LANES;
+    for (size_t i = 0; i < n - rest; i += LANES) {
+        variance_block(lane, x + i, mean);
+    }
+    if (rest > 0) {
+        float block[LANES];
+        fill_up(block, x + n - rest, rest, mean);
+        variance_block(lane, block, mean);
+    }
     const float rstd = 1.0f / __builtin_sqrtf(fold(lane) / (float)n + epsilon);
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         out[i] = __builtin_fmaf((x[i] - mean) * rstd, gain[i], bias[i]);
     }
     *out_mean = mean;
     *out_rstd = rstd;
 }
 
+/* Lanes of Σh and Σh·x̂ of the backward pass. */
+static inline void slope_block(float lane_h[LANES], float lane_hx[LANES], const float *dy,
+                               const float *gain, const float *x, float mean, float rstd) {
+    for (size_t l = 0; l < LANES; l++) {
+        lane_h[l] = lane_h[l] + dy[l] * gain[l];
+    }
+    for (size_t l = 0; l < LANES; l++) {
+        lane_hx[l] = __builtin_fmaf(dy[l] * gain[l], (x[l] - mean) * rstd, lane_hx[l]);
+    }
+}
+
 static void layernorm_backward(float *restrict dx, const float *restrict dy,
                                const float *restrict x, float mean, float rstd,
                                const float *restrict gain, size_t n) {
-    float lane[LANES] = {0};
-    LANE_SUM(acc + dy[i] * gain[i]);
-    const float a = fold(lane) / (float)n;
-    memset(lane, 0, sizeof lane);
-    LANE_SUM(__builtin_fmaf(dy[i] * gain[i], (x[i] - mean) * rstd, acc));
-    const float b = fold(lane) / (float)n;
+    float lane_h[LANES] = {0};
+    float lane_hx[LANES] = {0};
+    const size_t rest = n % LANES;
+    const size_t whole = n - rest;
+    for (size_t i = 0; i < whole; i += LANES) {
+        slope_block(lane_h, lane_hx, dy + i, gain + i, x + i, mean, rstd);
+    }
+    if (rest > 0) {
+        float block_dy[LANES];
+        float block_gain[LANES];
+        float block_x[LANES];
+        fill_up(block_dy, dy + whole, rest, -0.0f); /* h = −0 · 1, h·x̂ = −0 · 0: both −0 */
+        fill_up(block_gain, gain + whole, rest, 1.0f);
+        fill_up(block_x, x + whole, rest, mean);
+        slope_block(lane_h, lane_hx, block_dy, block_gain, block_x, mean, rstd);
+    }
+    const float a = fold(lane_h) / (float)n;
+    const float b = fold(lane_hx) / (float)n;
     for (size_t i = 0; i < n; i++) {
         const float normal = (x[i] - mean) * rstd;
         dx[i] = __builtin_fmaf(rstd, __builtin_fmaf(-normal, b, dy[i] * gain[i] - a), dx[i]);
@@ -196,20 +274,38 @@ static void column_sums(float *restrict out, const float *restrict x, size_t row
     }
 }
 
+/* Not inlined, so that the compiler does not know n and vectorises. */
+static __attribute__((noinline)) void exp_below(float *out, const float *in, float top, size_t n) {
+    EACH for (size_t i = 0; i < n; i++) {
+        out[i] = ct_exp32(in[i] - top);
+    }
+}
+
+/* out = exp(in − top); returns the E4 sum. The last, short block goes through a whole one, so that
+ * it is vectors as well. out may be in. */
+static float exp_and_sum(float *out, const float *in, float top, size_t n) {
+    const size_t rest = n % LANES;
+    const size_t whole = n - rest;
+    exp_below(out, in, top, whole);
+    if (rest > 0) {
+        float block[LANES];
+        fill_up(block, in + whole, rest, top);
+        exp_below(block, block, top, LANES);
+        memcpy(out + whole, block, rest * sizeof block[0]);
+    }
+    return sum(out, n);
+}
+
 static float attention_softmax(float *p, const float *s, float factor, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         p[i] = s[i] * factor;
     }
-    const float top = max(p, n);
-    for (size_t i = 0; i < n; i++) {
-        p[i] = ct_exp32(p[i] - top);
-    }
-    return sum(p, n);
+    return exp_and_sum(p, p, max(p, n), n);
 }
 
 static void attention_backward(float *ds, const float *p, const float *dp, float delta,
                                float factor, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         ds[i] = (p[i] * (dp[i] - delta)) * factor;
     }
 }
@@ -218,18 +314,23 @@ static float cross_entropy(float *dlogits, const float *logits, uint32_t target,
                            size_t n) {
     const float top = max(logits, n);
     const float wanted = logits[target];
-    float lane[LANES] = {0};
     if (dlogits == NULL) {
-        LANE_SUM(acc + ct_exp32(logits[i] - top));
+        float lane[LANES] = {0};
+        float block[LANES];
+        for (size_t i = 0; i < n; i += LANES) {
+            const size_t rest = n - i < LANES ? n - i : LANES;
+            memcpy(block, logits + i, rest * sizeof block[0]);
+            exp_below(block, block, top, rest);
+            for (size_t l = 0; l < rest; l++) {
+                lane[l] = lane[l] + block[l];
+            }
+        }
         return (ct_log32(fold(lane)) + top) - wanted;
     }
-    for (size_t i = 0; i < n; i++) {
-        dlogits[i] = ct_exp32(logits[i] - top);
-    }
-    const float total = sum(dlogits, n);
+    const float total = exp_and_sum(dlogits, logits, top, n);
     const float inverse = 1.0f / total;
     const float hit = dlogits[target];
-    for (size_t i = 0; i < n; i++) {
+    EACH for (size_t i = 0; i < n; i++) {
         dlogits[i] = (dlogits[i] * inverse) * factor;
     }
     dlogits[target] = (hit * inverse - 1.0f) * factor;
