@@ -5,9 +5,12 @@
 
 int ct_cmd_audit(int argc, char **argv);
 int ct_cmd_data(int argc, char **argv);
+int ct_cmd_eval(int argc, char **argv);
+int ct_cmd_generate(int argc, char **argv);
 int ct_cmd_join(int argc, char **argv);
 int ct_cmd_key(int argc, char **argv);
 int ct_cmd_receipt(int argc, char **argv);
 int ct_cmd_status(int argc, char **argv);
+int ct_cmd_train(int argc, char **argv);
 
 #endif

@@ -8,8 +8,11 @@
 static const struct ct_command commands[] = {
     {"audit", "check a run: its ledger, its aggregations, its contributions", ct_cmd_audit},
     {"data", "make a data set from text files, or tell what is in one", ct_cmd_data},
+    {"eval", "measure a model's loss on text", ct_cmd_eval},
+    {"generate", "let a model write", ct_cmd_generate},
     {"key", "make or show an identity", ct_cmd_key},
     {"receipt", "verify a stored receipt, without any network", ct_cmd_receipt},
+    {"train", "train a model alone, on this machine", ct_cmd_train},
     {NULL, NULL, NULL},
 };
 
