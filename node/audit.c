@@ -18,7 +18,7 @@ struct audit {
     struct ct_audit_report *report;
     struct ct_audit_log log;
     uint64_t end; /* entries that the fold accepted */
-    struct ct_contribution *contributions;
+    struct ct_claim *contributions;
     size_t contribution_count;
     struct ct_blob_ref *named; /* blobs that entries name, and that must be there */
     size_t named_count;
@@ -107,7 +107,7 @@ static enum ct_err add_contribution(struct audit *audit, const struct ct_fold *f
                                     uint64_t index) {
     if ((audit->contribution_count & (audit->contribution_count - 1)) == 0) {
         const size_t capacity = audit->contribution_count == 0 ? 1 : 2 * audit->contribution_count;
-        struct ct_contribution *grown = realloc(audit->contributions, capacity * sizeof *grown);
+        struct ct_claim *grown = realloc(audit->contributions, capacity * sizeof *grown);
         if (grown == NULL) {
             return ct_fail(CT_ERR_MEMORY, "no memory for %zu contributions", capacity);
         }
@@ -118,7 +118,7 @@ static enum ct_err add_contribution(struct audit *audit, const struct ct_fold *f
         if (node->part == CT_PART_COMMITTED && node->commit_index == index) {
             const struct ct_assignment *assignment =
                 ct_assignments_find(&fold->assignments, node->number);
-            audit->contributions[audit->contribution_count++] = (struct ct_contribution){
+            audit->contributions[audit->contribution_count++] = (struct ct_claim){
                 .node = node->number,
                 .epoch = assignment->epoch,
                 .round = fold->round,
@@ -131,7 +131,7 @@ static enum ct_err add_contribution(struct audit *audit, const struct ct_fold *f
 }
 
 static enum ct_err receive(struct audit *audit, const struct ct_fold *fold, uint64_t commit_index) {
-    struct ct_contribution *contribution = audit->contributions + audit->contribution_count;
+    struct ct_claim *contribution = audit->contributions + audit->contribution_count;
     do {
         contribution--;
     } while (contribution->commit_index != commit_index);

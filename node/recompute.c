@@ -26,12 +26,12 @@ struct ct_recompute {
     struct unit *units; /* by node number − 1; memory goes with the units open at once */
 };
 
-static bool same_unit(const struct ct_contribution *a, const struct ct_contribution *b) {
+static bool same_unit(const struct ct_claim *a, const struct ct_claim *b) {
     return a->node == b->node && a->epoch == b->epoch;
 }
 
-uint32_t ct_recompute_draw(struct ct_contribution *contributions, size_t count, bool all,
-                           uint32_t units, uint64_t seed) {
+uint32_t ct_recompute_draw(struct ct_claim *contributions, size_t count, bool all, uint32_t units,
+                           uint64_t seed) {
     size_t *firsts = malloc((count + 1) * sizeof *firsts);
     if (firsts == NULL) {
         return 0;
@@ -202,7 +202,7 @@ static void compare(const struct ct_commit *commit, const struct ct_work_result 
 }
 
 static void find(struct ct_audit_report *report, enum ct_finding_kind kind,
-                 const struct ct_contribution *contribution, const char *reason) {
+                 const struct ct_claim *contribution, const char *reason) {
     char hex[CT_HEX_BYTES];
     char file[160];
     ct_hash_hex(&contribution->commit.update.sha256, hex);
@@ -213,7 +213,7 @@ static void find(struct ct_audit_report *report, enum ct_finding_kind kind,
 
 static enum ct_err recompute_one(struct ct_recompute *recompute, const struct ct_replay *replay,
                                  const struct ct_assignment *assignment,
-                                 const struct ct_contribution *contribution,
+                                 const struct ct_claim *contribution,
                                  struct ct_audit_report *report) {
     struct unit *unit = NULL;
     CT_TRY(enter_unit(recompute, assignment, &unit));
@@ -255,11 +255,11 @@ static enum ct_err recompute_one(struct ct_recompute *recompute, const struct ct
 }
 
 enum ct_err ct_recompute_round(struct ct_recompute *recompute, const struct ct_replay *replay,
-                               const struct ct_contribution *contributions, size_t count,
+                               const struct ct_claim *contributions, size_t count,
                                struct ct_audit_report *report) {
     const struct ct_fold *fold = &replay->fold;
     for (size_t i = 0; i < count; i++) {
-        const struct ct_contribution *contribution = &contributions[i];
+        const struct ct_claim *contribution = &contributions[i];
         if (!contribution->chosen || contribution->round != fold->round) {
             continue;
         }

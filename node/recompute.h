@@ -7,8 +7,8 @@
 
 #include <cotrain/replay.h>
 
-/* A commit of the log. */
-struct ct_contribution {
+/* A commit of the log: what a node claims to have computed. */
+struct ct_claim {
     uint32_t node, epoch, round;
     uint64_t commit_index;
     bool received;
@@ -18,8 +18,8 @@ struct ct_contribution {
 
 /* Marks the contributions of `units` units drawn with the seed (all of them if there are fewer, or
  * with `all`); returns how many units were marked. */
-uint32_t ct_recompute_draw(struct ct_contribution *contributions, size_t count, bool all,
-                           uint32_t units, uint64_t seed);
+uint32_t ct_recompute_draw(struct ct_claim *contributions, size_t count, bool all, uint32_t units,
+                           uint64_t seed);
 
 struct ct_recompute;
 
@@ -33,7 +33,7 @@ void ct_recompute_close(struct ct_recompute *recompute);
  * error is ours (no memory). */
 CT_MUST_CHECK enum ct_err ct_recompute_round(struct ct_recompute *recompute,
                                              const struct ct_replay *replay,
-                                             const struct ct_contribution *contributions,
-                                             size_t count, struct ct_audit_report *report);
+                                             const struct ct_claim *contributions, size_t count,
+                                             struct ct_audit_report *report);
 
 #endif
