@@ -10,8 +10,10 @@ static const struct ct_command commands[] = {
     {"data", "make a data set from text files, or tell what is in one", ct_cmd_data},
     {"eval", "measure a model's loss on text", ct_cmd_eval},
     {"generate", "let a model write", ct_cmd_generate},
+    {"join", "take part in a run with this machine", ct_cmd_join},
     {"key", "make or show an identity", ct_cmd_key},
     {"receipt", "verify a stored receipt, without any network", ct_cmd_receipt},
+    {"status", "show where this machine's part in a run stands", ct_cmd_status},
     {"train", "train a model alone, on this machine", ct_cmd_train},
     {NULL, NULL, NULL},
 };
