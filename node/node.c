@@ -86,14 +86,17 @@ void ct_node_init(struct ct_node *node, const struct ct_node_config *config, uin
     }
 }
 
+static bool is_held(const struct ct_node *node, const struct ct_hash *state) {
+    return !ct_hash_is_zero(state) &&
+           (ct_hash_equal(&node->held[0], state) || ct_hash_equal(&node->held[1], state));
+}
+
 struct ct_hash ct_node_state(const struct ct_node *node) {
-    const struct ct_hash *wanted = &node->view.merged_state;
-    if (!ct_hash_is_zero(wanted)) {
-        for (int i = 0; i < 2; i++) {
-            if (ct_hash_equal(&node->held[i], wanted)) {
-                return *wanted;
-            }
-        }
+    if (node->pending.round != 0 && is_held(node, &node->pending.state)) {
+        return node->pending.state;
+    }
+    if (is_held(node, &node->view.merged_state)) {
+        return node->view.merged_state;
     }
     return (struct ct_hash){{0}};
 }

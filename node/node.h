@@ -181,7 +181,8 @@ void ct_node_handle(struct ct_node *node, const struct ct_node_event *event,
 /* When the next TICK is due. */
 uint64_t ct_node_wake_ms(const struct ct_node *node);
 
-/* The state digest it could go on from: one of `held` that the ledger expects, or zero. */
+/* The state digest that it could go on from in the next round, or zero: of the contribution to the
+ * open round if it made one, else of its last merged commit; only if the state is still there. */
 struct ct_hash ct_node_state(const struct ct_node *node);
 
 #endif

@@ -200,7 +200,8 @@ void ct_node_round_uploaded(struct ct_node *node, const struct ct_wire *frame,
         node->task = CT_TASK_DONE;
         return;
     }
-    if (node->asked) {
+    if (node->asked || offset < node->upload_acked) {
+        /* The coordinator says where to go on; it may have lost what it had. */
         node->asked = false;
         node->upload_sent = offset;
         node->upload_acked = offset;

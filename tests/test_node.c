@@ -534,6 +534,33 @@ static void after_a_restart_an_upload_goes_on(void **state) {
     assert_int_equal(find(world, CT_DO_CHUNK)->bytes, 4 * MIB);
 }
 
+/* What a coordinator that was restarted in mid-round is told, so that the epoch can continue. */
+static void the_state_to_go_on_from_is_told(void **state) {
+    struct world *world = *state;
+    struct ct_pending pending = make_pending(world, 3, 500);
+    struct ct_hash merged = {{42}};
+    struct ct_node_config config = {
+        .run_id = world->run_id, .pending = pending, .held = {merged, pending.state}};
+    ct_node_init(&world->node, &config, 8);
+    open_round(world, 3);
+    world->view.merged_state = merged;
+    connect_to_welcome(world);
+    synced(world);
+    assert_memory_equal(&sent(world, CT_WIRE_READY)->body.ready.state, &pending.state, 32);
+    /* Killed before the state was kept: then the one before is told, and a reset will follow. */
+    config.held[1] = (struct ct_hash){{0}};
+    ct_node_init(&world->node, &config, 8);
+    connect_to_welcome(world);
+    synced(world);
+    assert_memory_equal(&sent(world, CT_WIRE_READY)->body.ready.state, &merged, 32);
+    config.held[0] = (struct ct_hash){{7}};
+    ct_node_init(&world->node, &config, 8);
+    connect_to_welcome(world);
+    synced(world);
+    struct ct_hash told = sent(world, CT_WIRE_READY)->body.ready.state;
+    assert_true(ct_hash_is_zero(&told));
+}
+
 static void what_belongs_to_a_closed_round_is_forgotten(void **state) {
     struct world *world = *state;
     struct ct_pending pending = make_pending(world, 3, 500);
@@ -924,6 +951,7 @@ int main(void) {
         NODE_TEST(a_refused_commit_is_dropped),
         NODE_TEST(after_a_restart_the_same_bytes_are_sent),
         NODE_TEST(after_a_restart_an_upload_goes_on),
+        NODE_TEST(the_state_to_go_on_from_is_told),
         NODE_TEST(what_belongs_to_a_closed_round_is_forgotten),
         NODE_TEST(another_commit_of_this_key_is_noticed),
         NODE_TEST(too_slow_is_cancelled_and_the_next_round_comes),
