@@ -164,6 +164,9 @@ void ct_progress_view(struct ct_progress *progress, const struct ct_run_facts *f
             tell_closed(progress, now_ms);
         }
     }
+    if (closed && strcmp(progress->state, "finished") != 0) {
+        progress->state = "waiting";
+    }
     write_status(progress);
 }
 
@@ -175,14 +178,16 @@ void ct_progress_assigned(struct ct_progress *progress, const struct ct_view *vi
                              (int)view->round, "steps", (int)assignment->steps, "epoch",
                              (int)assignment->epoch, "index", (int)assignment->index, "reset",
                              (int)assignment->reset, "nodes", (int)view->assigned_nodes));
-    } else {
+    } else if (progress->terminal) {
         char label[32];
         round_label(progress, view->round, label);
         end_line(progress);
-        printf("%s %u steps, with %u %s; epoch %u, round %u of it%s\n", label, assignment->steps,
+        printf("%s %u steps, with %u %s; epoch %u, round %u of it%s", label, assignment->steps,
                view->assigned_nodes, view->assigned_nodes == 1 ? "node" : "nodes",
                assignment->epoch + 1, assignment->index + 1,
                assignment->reset ? ", from a fresh state" : "");
+        fflush(stdout);
+        progress->line_open = true;
     }
     write_status(progress);
 }
@@ -215,12 +220,11 @@ void ct_progress_computed(struct ct_progress *progress, const struct ct_compute_
                              (json_int_t)result->pending.update.length, "compression", ratio,
                              "skipped_steps", (int)result->skipped_steps));
     } else {
-        char label[32], bytes[32];
-        round_label(progress, result->round, label);
+        char bytes[32];
         ct_progress_bytes(result->pending.update.length, bytes);
-        end_line(progress);
-        printf("%s loss %.3f, %.0f tokens/s, update %s (1:%.0f)\n", label, (double)result->loss,
-               (double)result->tokens_per_s, bytes, ratio);
+        snprintf(progress->computed, sizeof progress->computed,
+                 "loss %.3f, %.0f tokens/s, update %s (1:%.0f), ", (double)result->loss,
+                 (double)result->tokens_per_s, bytes, ratio);
     }
     write_status(progress);
 }
@@ -234,7 +238,8 @@ void ct_progress_receipt(struct ct_progress *progress, uint32_t round, const cha
         char label[32];
         round_label(progress, round, label);
         end_line(progress);
-        printf("%s receipt stored\n", label);
+        printf("%s %sreceipt stored\n", label, progress->computed);
+        progress->computed[0] = '\0';
     }
     write_status(progress);
 }

@@ -15,6 +15,7 @@ struct ct_progress {
     struct ct_run_facts facts;
     struct ct_view view;
     float loss, tokens_per_s;
+    char computed[128]; /* said together with the receipt */
     uint32_t receipts;
     uint64_t bytes_up, bytes_down; /* set by the owner before a call */
     uint64_t started_ms, round_ms; /* when this process saw its first round and this one */
@@ -29,8 +30,8 @@ void ct_progress_say(struct ct_progress *progress, const char *text);
 void ct_progress_state(struct ct_progress *progress, const char *state);
 void ct_progress_view(struct ct_progress *progress, const struct ct_run_facts *facts,
                       const struct ct_view *view, uint64_t now_ms);
+/* Shown on a terminal, as a step is. */
 void ct_progress_assigned(struct ct_progress *progress, const struct ct_view *view);
-/* A step; shown on a terminal alone. */
 void ct_progress_step(struct ct_progress *progress, const struct ct_compute_progress *step);
 void ct_progress_computed(struct ct_progress *progress, const struct ct_compute_result *result);
 void ct_progress_receipt(struct ct_progress *progress, uint32_t round, const char *path);
