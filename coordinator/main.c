@@ -1,9 +1,14 @@
 /* cotraind: the operator's program. One command does one thing. */
+#include "commands.h"
+
 #include <cotrain/command.h>
 
 #include <stddef.h>
 
 static const struct ct_command commands[] = {
+    {"init", "check a manifest, make keys, open the run", ct_cmd_init},
+    {"status", "where the run stands", ct_cmd_status},
+    {"ticket", "what nodes and auditors need to know", ct_cmd_ticket},
     {NULL, NULL, NULL},
 };
 

@@ -1,0 +1,118 @@
+/* cotraind status: where the run stands, from its published ledger. */
+#include "commands.h"
+#include "run.h"
+
+#include <cotrain/command.h>
+
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char usage[] =
+    "usage: cotraind status DIR [--json]\n"
+    "\n"
+    "Tells from the published ledger of DIR how far the run is and what each node has given; and\n"
+    "whether a cotraind is serving it now. A running one tells more on its HTTP port: "
+    "/status.json.\n"
+    "\n"
+    "  --json  one object\n";
+
+static const char *phase_name(enum ct_phase phase) {
+    static const char *const names[] = {"empty", "waiting for nodes", "training", "uploading",
+                                        "finished"};
+    return names[phase];
+}
+
+static void print_words(const struct ct_fold *fold, bool served) {
+    char hex[CT_HEX_BYTES];
+    ct_hash_hex(&fold->run_id, hex);
+    printf("run      %s (%s)\nphase    %s, round %u of %u\nserved   %s\nentries  %llu\n", hex,
+           fold->manifest.name, phase_name(fold->phase), fold->round, fold->manifest.rounds,
+           served ? "yes" : "no: cotraind serve goes on with it",
+           (unsigned long long)fold->entries);
+    printf("tokens   %llu merged\n", (unsigned long long)fold->tokens);
+    if (fold->model_known) {
+        ct_hash_hex(&fold->model, hex);
+        printf("model    %s\n", hex);
+    }
+    for (uint32_t i = 0; i < fold->node_count; i++) {
+        const struct ct_fold_node *node = &fold->nodes[i];
+        ct_hash_hex(&node->key, hex);
+        printf("node %-3u %s  %u rounds, %llu tokens merged\n", node->number, hex,
+               node->merged_rounds, (unsigned long long)node->merged_tokens);
+    }
+}
+
+static json_t *nodes_json(const struct ct_fold *fold) {
+    json_t *nodes = json_array();
+    for (uint32_t i = 0; nodes != NULL && i < fold->node_count; i++) {
+        const struct ct_fold_node *node = &fold->nodes[i];
+        char hex[CT_HEX_BYTES];
+        ct_hash_hex(&node->key, hex);
+        json_array_append_new(nodes, json_pack("{s:I, s:s, s:I, s:I, s:I}", "node",
+                                               (json_int_t)node->number, "key", hex,
+                                               "merged_rounds", (json_int_t)node->merged_rounds,
+                                               "merged_tokens", (json_int_t)node->merged_tokens,
+                                               "last_round", (json_int_t)node->last_round));
+    }
+    return nodes;
+}
+
+static enum ct_err print_json(const struct ct_fold *fold, bool served) {
+    char run[CT_HEX_BYTES], model[CT_HEX_BYTES] = "";
+    ct_hash_hex(&fold->run_id, run);
+    if (fold->model_known) {
+        ct_hash_hex(&fold->model, model);
+    }
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:s, s:o}", "run", run, "name",
+                  fold->manifest.name, "phase", phase_name(fold->phase), "round",
+                  (json_int_t)fold->round, "rounds", (json_int_t)fold->manifest.rounds, "served",
+                  served ? 1 : 0, "entries", (json_int_t)fold->entries, "tokens",
+                  (json_int_t)fold->tokens, "model_sha256", model, "nodes", nodes_json(fold));
+    char *text = root == NULL ? NULL : json_dumps(root, 0);
+    json_decref(root);
+    if (text == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for the report");
+    }
+    puts(text);
+    free(text);
+    return CT_OK;
+}
+
+int ct_cmd_status(int argc, char **argv) {
+    static const struct option options[] = {
+        {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    bool json = false;
+    int option;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(usage, stdout);
+            return CT_EXIT_DONE;
+        }
+        if (option != 'j') {
+            return CT_EXIT_USAGE;
+        }
+        json = true;
+    }
+    if (argc - optind != 1) {
+        fputs("cotraind status: it needs DIR; cotraind status --help tells how\n", stderr);
+        return CT_EXIT_USAGE;
+    }
+    struct ct_run run;
+    enum ct_err err = ct_run_read(argv[optind], &run);
+    if (err == CT_OK) {
+        bool served = ct_run_is_served(run.dir);
+        if (json) {
+            err = print_json(&run.replay.fold, served);
+        } else {
+            print_words(&run.replay.fold, served);
+        }
+        ct_run_close(&run);
+    }
+    return err == CT_OK ? CT_EXIT_DONE : ct_command_fail("cotraind status", err);
+}
