@@ -1,0 +1,176 @@
+#include "journal.h"
+
+#include <cotrain/assert.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void publish(struct ct_journal *journal);
+
+static void on_timer(uv_timer_t *timer) {
+    publish(timer->data);
+}
+
+/* Several entries of one turn of the loop share a publication: even one that is due waits for the
+ * timer. */
+static void schedule(struct ct_journal *journal) {
+    if (journal->running || journal->failed || uv_is_active((uv_handle_t *)&journal->timer)) {
+        return;
+    }
+    uint64_t now_ms = uv_now(journal->loop);
+    uint64_t due_ms = journal->last_ms == 0 ? now_ms : journal->last_ms + journal->interval_ms;
+    uv_timer_start(&journal->timer, on_timer, due_ms > now_ms ? due_ms - now_ms : 0, 0);
+}
+
+static void take_checkpoint(struct ct_journal *journal) {
+    struct ct_bytes note = ct_ledger_checkpoint(journal->run->ledger);
+    ct_buf_clear(&journal->checkpoint);
+    if (ct_buf_append(&journal->checkpoint, note.data, note.length) != CT_OK) {
+        journal->err = CT_ERR_MEMORY;
+    }
+    journal->published = ct_ledger_published(journal->run->ledger);
+}
+
+static void run_job(uv_work_t *job) {
+    struct ct_journal *journal = job->data;
+    journal->err = ct_ledger_publish(journal->run->ledger);
+    if (journal->err == CT_OK && journal->keep_now) {
+        journal->err = ct_ledger_keep(journal->run->ledger);
+    }
+    snprintf(journal->detail, sizeof journal->detail, "%s",
+             journal->err == CT_OK ? "" : ct_err_detail());
+}
+
+static void on_job_done(uv_work_t *job, int status) {
+    (void)status;
+    struct ct_journal *journal = job->data;
+    journal->running = false;
+    if (journal->err == CT_OK) {
+        take_checkpoint(journal);
+    }
+    if (journal->err != CT_OK) {
+        journal->failed = true;
+    } else if (journal->queued > 0) {
+        schedule(journal);
+    }
+    journal->done(journal->user, journal->err, journal->detail);
+}
+
+static void publish(struct ct_journal *journal) {
+    CT_ASSERT(!journal->running);
+    enum ct_err err = CT_OK;
+    for (uint32_t i = 0; i < journal->queued; i++) {
+        uint64_t index;
+        if (err == CT_OK) {
+            err = ct_ledger_append(journal->run->ledger, ct_buf_bytes(&journal->queue[i]), &index);
+        }
+        ct_buf_deinit(&journal->queue[i]);
+    }
+    journal->queued = 0;
+    journal->keep_now = journal->keep;
+    journal->keep = false;
+    journal->last_ms = uv_now(journal->loop);
+    journal->job.data = journal;
+    if (err == CT_OK && uv_queue_work(journal->loop, &journal->job, run_job, on_job_done) < 0) {
+        err = ct_fail(CT_ERR_MEMORY, "no job could be started");
+    }
+    if (err != CT_OK) {
+        journal->failed = true;
+        journal->done(journal->user, err, ct_err_detail());
+        return;
+    }
+    journal->running = true;
+}
+
+enum ct_err ct_journal_init(struct ct_journal *journal, uv_loop_t *loop, struct ct_run *run,
+                            uint32_t interval_ms,
+                            void (*done)(void *user, enum ct_err err, const char *detail),
+                            void *user) {
+    *journal = (struct ct_journal){
+        .run = run, .loop = loop, .interval_ms = interval_ms, .done = done, .user = user};
+    ct_buf_init(&journal->checkpoint, CT_CHECKPOINT_BYTES_MAX);
+    CT_TRY(ct_ledger_publish(run->ledger));
+    take_checkpoint(journal);
+    if (journal->err != CT_OK) {
+        return journal->err;
+    }
+    uv_timer_init(loop, &journal->timer);
+    journal->timer.data = journal;
+    return CT_OK;
+}
+
+void ct_journal_stop(struct ct_journal *journal) {
+    CT_ASSERT(!journal->running);
+    uv_close((uv_handle_t *)&journal->timer, NULL);
+}
+
+void ct_journal_deinit(struct ct_journal *journal) {
+    for (uint32_t i = 0; i < journal->queued; i++) {
+        ct_buf_deinit(&journal->queue[i]);
+    }
+    free(journal->queue);
+    ct_buf_deinit(&journal->checkpoint);
+    *journal = (struct ct_journal){0};
+}
+
+static enum ct_err grow(struct ct_journal *journal) {
+    if (journal->queued < journal->capacity) {
+        return CT_OK;
+    }
+    uint32_t capacity = journal->capacity == 0 ? 64 : 2 * journal->capacity;
+    struct ct_buf *queue = realloc(journal->queue, capacity * sizeof queue[0]);
+    if (queue == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for %u entries", capacity);
+    }
+    journal->queue = queue;
+    journal->capacity = capacity;
+    return CT_OK;
+}
+
+enum ct_err ct_journal_append(struct ct_journal *journal, struct ct_entry *entry,
+                              uint64_t *out_index, struct ct_bytes *out_bytes) {
+    struct ct_run *run = journal->run;
+    struct ct_fold *fold = &run->replay.fold;
+    if (journal->failed) {
+        return ct_fail(CT_ERR_STATE, "the ledger has failed");
+    }
+    CT_TRY(grow(journal));
+    entry->run_id = fold->run_id;
+    struct ct_buf bytes;
+    ct_buf_init(&bytes, CT_ENTRY_BYTES_MAX);
+    enum ct_err err = ct_run_seal(run->identity, entry, &bytes);
+    if (err == CT_OK) {
+        /* The writer is held to the same rules as everybody who reads; only its own signature,
+         * made a moment ago, is not verified. */
+        err = ct_fold_apply(fold, ct_buf_bytes(&bytes), false, ct_blobs_source, &run->blobs);
+    }
+    if (err != CT_OK) {
+        ct_buf_deinit(&bytes);
+        return err;
+    }
+    journal->queue[journal->queued++] = bytes;
+    if (out_index != NULL) {
+        *out_index = fold->entries - 1;
+    }
+    if (out_bytes != NULL) {
+        *out_bytes = ct_buf_bytes(&bytes);
+    }
+    schedule(journal);
+    return CT_OK;
+}
+
+void ct_journal_keep(struct ct_journal *journal) {
+    journal->keep = true;
+}
+
+void ct_journal_hurry(struct ct_journal *journal) {
+    if (!journal->running && !journal->failed && journal->queued > 0) {
+        uv_timer_stop(&journal->timer);
+        publish(journal);
+    }
+}
+
+bool ct_journal_idle(const struct ct_journal *journal) {
+    return !journal->running && journal->queued == 0;
+}
