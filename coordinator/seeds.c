@@ -4,10 +4,11 @@
 
 #include <cotrain/buf.h>
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #define SEEDS_BYTES_MAX 512u
 
@@ -39,8 +40,9 @@ enum ct_err ct_seeds_load(const char *dir, struct ct_seeds *out) {
 }
 
 static enum ct_err save(const char *dir, const struct ct_seeds *seeds) {
-    char path[PATH_MAX], text[SEEDS_BYTES_MAX];
+    char path[PATH_MAX], fresh[PATH_MAX], text[SEEDS_BYTES_MAX];
     CT_TRY(ct_run_path(dir, CT_RUN_SEED, path));
+    CT_TRY(ct_run_path(dir, CT_RUN_SEED ".new", fresh));
     size_t length = 0;
     for (int i = 0; i < 2 && seeds->rounds[i] != 0; i++) {
         struct ct_hash seed;
@@ -51,10 +53,12 @@ static enum ct_err save(const char *dir, const struct ct_seeds *seeds) {
                                    seeds->rounds[i], hex);
     }
     /* Readable by the owner alone from its first byte on. */
-    mode_t mask = umask(077);
-    enum ct_err err = ct_file_replace(path, (struct ct_bytes){(const uint8_t *)text, length});
-    umask(mask);
-    return err;
+    unlink(fresh);
+    CT_TRY(ct_file_create_private(fresh, (struct ct_bytes){(const uint8_t *)text, length}));
+    if (rename(fresh, path) != 0) {
+        return ct_fail(CT_ERR_IO, "cannot rename %s: %s", fresh, strerror(errno));
+    }
+    return ct_dir_sync(dir);
 }
 
 enum ct_err ct_seeds_draw(const char *dir, struct ct_seeds *seeds, uint32_t round,
