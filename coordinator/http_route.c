@@ -1,0 +1,153 @@
+#include "http.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool take_digits(const char **at, int count) {
+    for (int i = 0; i < count; i++) {
+        if (!isdigit((unsigned char)(*at)[i])) {
+            return false;
+        }
+    }
+    *at += count;
+    return true;
+}
+
+/* Decimal without leading zeros, least to most. */
+static bool take_number(const char **at, unsigned least, unsigned most) {
+    unsigned value = 0;
+    const char *start = *at;
+    while (isdigit((unsigned char)**at) && *at - start < 4) {
+        value = value * 10 + (unsigned)(**at - '0');
+        (*at)++;
+    }
+    return *at > start && (*start != '0' || *at == start + 1) && value >= least && value <= most;
+}
+
+/* tlog-tiles: <L>/<N>[.p/<W>] or entries/<N>[.p/<W>], N in groups of three digits, all but the last
+ * after an x. */
+static bool is_tile(const char *at) {
+    if (strncmp(at, "entries/", 8) == 0) {
+        at += 8;
+    } else if (take_number(&at, 0, 63) && *at == '/') {
+        at++;
+    } else {
+        return false;
+    }
+    while (*at == 'x') {
+        at++;
+        if (!take_digits(&at, 3) || *at != '/') {
+            return false;
+        }
+        at++;
+    }
+    if (!take_digits(&at, 3)) {
+        return false;
+    }
+    if (strncmp(at, ".p/", 3) == 0) {
+        at += 3;
+        if (!take_number(&at, 1, 255)) {
+            return false;
+        }
+    }
+    return *at == '\0';
+}
+
+static bool take_hex(const char **at, int count, char **out) {
+    for (int i = 0; i < count; i++) {
+        char c = (*at)[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) {
+            return false;
+        }
+        *(*out)++ = c;
+    }
+    *at += count;
+    return true;
+}
+
+static bool is_blob(const char *at, char *file) {
+    if (!take_hex(&at, 2, &file)) {
+        return false;
+    }
+    *file++ = '/';
+    if (*at == '/') {
+        at++;
+    }
+    if (!take_hex(&at, 62, &file) || *at != '\0') {
+        return false;
+    }
+    *file = '\0';
+    return true;
+}
+
+enum ct_http_kind ct_http_route(const char *path, char *file) {
+    file[0] = '\0';
+    if (strcmp(path, "/") == 0) {
+        return CT_HTTP_PAGE;
+    }
+    if (strcmp(path, "/status.json") == 0) {
+        return CT_HTTP_STATUS;
+    }
+    if (strcmp(path, "/checkpoint") == 0) {
+        memcpy(file, "checkpoint", sizeof "checkpoint");
+        return CT_HTTP_NOTE;
+    }
+    if (strncmp(path, "/tile/", 6) == 0 && strlen(path) < CT_HTTP_FILE_MAX && is_tile(path + 6)) {
+        memcpy(file, path + 1, strlen(path));
+        return CT_HTTP_TILE;
+    }
+    if (strncmp(path, "/blobs/", 7) == 0 && is_blob(path + 7, file)) {
+        return CT_HTTP_BLOB;
+    }
+    file[0] = '\0';
+    return CT_HTTP_NOTHING;
+}
+
+/* A number of at most 18 digits, so that nothing overflows. */
+static bool take_position(const char **at, uint64_t *out) {
+    const char *start = *at;
+    *out = 0;
+    while (isdigit((unsigned char)**at) && *at - start < 18) {
+        *out = *out * 10 + (uint64_t)(**at - '0');
+        (*at)++;
+    }
+    return *at > start;
+}
+
+unsigned ct_http_range(const char *header, uint64_t length, uint64_t *out_first,
+                       uint64_t *out_count) {
+    *out_first = 0;
+    *out_count = length;
+    if (header == NULL || strncmp(header, "bytes=", 6) != 0) {
+        return 200;
+    }
+    const char *at = header + 6;
+    uint64_t first = 0, last = 0;
+    if (*at == '-') {
+        at++;
+        if (!take_position(&at, &last) || *at != '\0') {
+            return 200;
+        }
+        if (last == 0 || length == 0) {
+            return 416;
+        }
+        *out_count = last < length ? last : length;
+        *out_first = length - *out_count;
+        return 206;
+    }
+    if (!take_position(&at, &first) || *at++ != '-') {
+        return 200;
+    }
+    last = UINT64_MAX;
+    if (*at != '\0' && (!take_position(&at, &last) || *at != '\0' || last < first)) {
+        return 200;
+    }
+    if (first >= length) {
+        return 416;
+    }
+    last = last < length ? last : length - 1;
+    *out_first = first;
+    *out_count = last - first + 1;
+    return 206;
+}
