@@ -1,0 +1,112 @@
+/* The coordinator at work: the rim that carries out what round.c asks for and answers what nodes
+ * send. All on the loop's thread; jobs get constant inputs and hand back one result.
+ *
+ *   serve.c     opening, closing, timers, links
+ *   intake.c    frames of nodes, judged and answered
+ *   payload.c   uploads: checked, moved into the store, received or refused
+ *   turn.c      the actions of the round
+ *   progress.c  what people see
+ *
+ * V1  While the merge job runs no entry is appended: the job reads the fold.
+ * V2  A contribution with a job is not touched but by that job's end. */
+#ifndef COORDINATOR_SERVE_H
+#define COORDINATOR_SERVE_H
+
+#include "http.h"
+#include "journal.h"
+#include "roster.h"
+#include "round.h"
+#include "run.h"
+#include "seeds.h"
+
+#include <cotrain/link.h>
+
+struct ct_serve_options {
+    const char *dir;
+    const char *listen_host;
+    uint16_t listen_port, http_port; /* 0: the kept one, else any */
+    bool exit_when_done, json;
+};
+
+struct ct_merge_job {
+    uv_work_t work;
+    bool running, done;
+    float *theta; /* the next model; owned */
+    bool has_snapshot;
+    struct ct_hash model;
+    struct ct_blob_ref merged;
+    enum ct_err err;
+    char detail[512];
+};
+
+/* What the round cost and how fast it is, for people. */
+struct ct_tally {
+    uint64_t opened_ms;                          /* of the open round */
+    uint64_t up_bytes, down_bytes;               /* totals when it opened */
+    uint64_t closed_links_up, closed_links_down; /* of links that are gone */
+    double round_ms;                             /* smoothed length of a round; 0: not known */
+    double tokens_per_s, loss;                   /* of the last closed round */
+    uint32_t merged, commits;
+    uint64_t payload_bytes;
+};
+
+struct ct_serve {
+    struct ct_serve_options options;
+    uv_loop_t loop;
+    uv_timer_t tick, deadline;
+    uv_signal_t interrupt, terminate;
+    struct ct_run run;
+    struct ct_ports ports;
+    struct ct_seeds seeds;
+    struct ct_journal journal;
+    struct ct_roster roster;
+    struct ct_round round;
+    struct ct_http *http;
+    struct ct_link_server *server;
+    struct ct_merge_job merge;
+    struct ct_tally tally;
+    uint64_t closed_index;      /* of the open round's commits_closed; 0: not written */
+    uint64_t snapshot_asked_ms; /* status page */
+    uint64_t finished_ms;       /* 0: not yet */
+    uint32_t jobs;              /* upload jobs that run */
+    bool stopping, closed;
+    enum ct_err err;
+    char detail[512];
+};
+
+/* CLOCK_BOOTTIME: a machine that slept knows it. */
+uint64_t ct_serve_now_ms(void);
+/* Stops the coordinator with an error. */
+void ct_serve_fail(struct ct_serve *serve, enum ct_err err, const char *detail);
+/* Does what is due, whatever just happened. */
+void ct_serve_advance(struct ct_serve *serve);
+
+/* intake.c */
+void ct_intake_frame(struct ct_serve *serve, struct ct_member *member, struct ct_bytes frame);
+void ct_intake_send(struct ct_member *member, const struct ct_wire *wire);
+void ct_intake_notice(struct ct_serve *serve, struct ct_member *member);
+/* Receipts of published commits that are due. The journal's job does not run. */
+void ct_intake_receipts(struct ct_serve *serve);
+void ct_intake_drop(struct ct_member *member, uint32_t code, bool final, const char *text);
+
+/* payload.c */
+void ct_payload_upload(struct ct_serve *serve, struct ct_member *member,
+                       const struct ct_wire *wire);
+/* Starts what jobs there are to start: files to check, good ones to store. */
+void ct_payload_advance(struct ct_serve *serve);
+/* After a restart: what lies in incoming and in the store. */
+CT_MUST_CHECK enum ct_err ct_payload_resume(struct ct_serve *serve);
+
+/* turn.c */
+struct ct_round_facts ct_turn_facts(const struct ct_serve *serve);
+CT_MUST_CHECK enum ct_err ct_turn_do(struct ct_serve *serve, enum ct_round_action action);
+
+/* progress.c */
+void ct_progress_serving(struct ct_serve *serve);
+void ct_progress_round_opened(struct ct_serve *serve);
+void ct_progress_round_closed(struct ct_serve *serve);
+void ct_progress_finished(struct ct_serve *serve);
+/* Swaps the status page's object. */
+void ct_progress_show(struct ct_serve *serve);
+
+#endif
