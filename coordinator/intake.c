@@ -128,15 +128,20 @@ static void on_ready(struct ct_serve *serve, struct ct_member *member, const str
     }
 }
 
-/* Keeps the statement and remembers what is to be logged before the round closes (protocol.md
- * section 7: at most one `refused` per node and round, so the weightiest is written last). */
-static void refuse_commit(struct ct_serve *serve, struct ct_member *member, uint32_t round,
-                          uint32_t node, struct ct_bytes statement, uint32_t code,
-                          const char *text) {
-    if (node != 0) {
-        ct_evidence_keep(serve->run.dir, node, round, statement);
+/* A well-formed statement of an assigned node for the open round: kept as evidence, and logged
+ * before the round closes. The entry waits because there is one at most for a node in a round
+ * (protocol.md section 7), and that of a refused payload decides what is merged. */
+static void refuse_commit(struct ct_serve *serve, struct ct_member *member,
+                          const struct ct_commit *commit, struct ct_bytes statement,
+                          enum ct_refusal reason, const char *text) {
+    const struct ct_fold *fold = &serve->run.replay.fold;
+    if (commit->round == fold->round && fold->phase != CT_PHASE_IDLE &&
+        fold->phase != CT_PHASE_FINISHED) {
+        member->seat->refused_round = commit->round;
+        member->seat->refused = reason;
     }
-    refuse(member, code, false, text);
+    ct_evidence_keep(serve->run.dir, commit->author, commit->round, statement);
+    refuse(member, reason == CT_REFUSAL_LATE ? CT_REFUSED_LATE : CT_REFUSED_STATEMENT, false, text);
 }
 
 struct opened_commit {
@@ -233,9 +238,8 @@ static void on_commit(struct ct_serve *serve, struct ct_member *member,
             }
             return;
         }
-        seat->refused_second = round == fold->round ? round : seat->refused_second;
-        refuse_commit(serve, member, round, opened.commit.author, opened.statement,
-                      CT_REFUSED_STATEMENT, "another commit for this round than the first");
+        refuse_commit(serve, member, &opened.commit, opened.statement, CT_REFUSAL_SECOND_COMMIT,
+                      "another commit for this round than the first");
         return;
     }
     if (round != fold->round || opened.node.last_round != round) {

@@ -43,6 +43,15 @@ static void tell_uploaded(struct ct_seat *seat, const struct ct_contribution *co
     ct_intake_send(seat->member, &wire);
 }
 
+static void refuse_upload(struct ct_member *member, const char *text) {
+    struct ct_wire wire = {.kind = CT_WIRE_REFUSAL};
+    wire.body.refusal.code = CT_REFUSED_UPLOAD;
+    snprintf(wire.body.refusal.text, sizeof wire.body.refusal.text, "%s", text);
+    ct_log(CT_LOG_WARN, "intake", "refused, node with key %02x%02x…: %s", member->key.bytes[0],
+           member->key.bytes[1], text);
+    ct_intake_send(member, &wire);
+}
+
 static void on_checked(struct ct_serve *serve, struct ct_seat *seat,
                        struct ct_contribution *contribution, const struct payload_job *job) {
     switch (job->err) {
@@ -53,10 +62,13 @@ static void on_checked(struct ct_serve *serve, struct ct_seat *seat,
         break;
     case CT_ERR_DIGEST:
     case CT_ERR_FORMAT:
-        ct_log(CT_LOG_WARN, "intake", "refused, %s", job->detail);
+        ct_log(CT_LOG_WARN, "intake", "refused: %s", job->detail);
         contribution->upload = CT_UPLOAD_BAD;
         contribution->is_evidence = job->err == CT_ERR_DIGEST;
-        break;
+        if (seat->member != NULL) {
+            refuse_upload(seat->member, job->detail);
+        }
+        return;
     default:
         ct_serve_fail(serve, job->err, job->detail);
         return;
@@ -187,23 +199,17 @@ void ct_payload_advance(struct ct_serve *serve) {
     }
 }
 
-static void refuse_upload(struct ct_serve *serve, struct ct_member *member, const char *text) {
-    (void)serve;
-    struct ct_wire wire = {.kind = CT_WIRE_REFUSAL};
-    wire.body.refusal.code = CT_REFUSED_UPLOAD;
-    snprintf(wire.body.refusal.text, sizeof wire.body.refusal.text, "%s", text);
-    ct_log(CT_LOG_WARN, "intake", "refused, node with key %02x%02x…: %s", member->key.bytes[0],
-           member->key.bytes[1], text);
-    ct_intake_send(member, &wire);
-}
-
 void ct_payload_upload(struct ct_serve *serve, struct ct_member *member,
                        const struct ct_wire *wire) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     uint32_t round = wire->body.upload.round;
     struct ct_contribution *contribution = ct_seat_find(member->seat, round);
     if (contribution == NULL || contribution->index >= serve->journal.published) {
-        refuse_upload(serve, member, "a payload without an acknowledged commit");
+        refuse_upload(member, "a payload without an acknowledged commit");
+        return;
+    }
+    if (contribution->upload == CT_UPLOAD_BAD) {
+        refuse_upload(member, "the payload was refused before");
         return;
     }
     if (contribution->upload != CT_UPLOAD_OPEN) {
@@ -212,7 +218,7 @@ void ct_payload_upload(struct ct_serve *serve, struct ct_member *member,
     }
     if (round != fold->round ||
         (fold->phase != CT_PHASE_COMMIT && fold->phase != CT_PHASE_UPLOAD)) {
-        refuse_upload(serve, member, "a payload of a round that is closed");
+        refuse_upload(member, "a payload of a round that is closed");
         return;
     }
     struct ct_bytes data = wire->body.upload.data;
@@ -225,7 +231,7 @@ void ct_payload_upload(struct ct_serve *serve, struct ct_member *member,
         return;
     }
     if (data.length > contribution->commit.update.length - contribution->uploaded_bytes) {
-        refuse_upload(serve, member, "more bytes than were committed");
+        refuse_upload(member, "more bytes than were committed");
         return;
     }
     if (ct_incoming_write(serve->run.dir, contribution->node, round, contribution->uploaded_bytes,
@@ -278,8 +284,8 @@ enum ct_err ct_payload_resume(struct ct_serve *serve) {
                 continue;
             }
             if (!open || contribution->round != fold->round) {
-                contribution->upload = CT_UPLOAD_STORED;
-                contribution->uploaded_bytes = contribution->commit.update.length;
+                bool stored = ct_blobs_have(&serve->run.blobs, &contribution->commit.update);
+                contribution->upload = stored ? CT_UPLOAD_STORED : CT_UPLOAD_OPEN;
             } else {
                 CT_TRY(resume_one(serve, node, contribution));
             }

@@ -60,9 +60,9 @@ struct ct_contribution {
 struct ct_seat {
     struct ct_hash key;
     struct ct_member *member;
-    bool left;             /* said so; not waited for */
-    uint32_t refused_late; /* the round whose refusal is still to be logged; 0: none */
-    uint32_t refused_second;
+    bool left;               /* said so; not waited for */
+    uint32_t refused_round;  /* a refusal of that round is still to be logged; 0: none */
+    enum ct_refusal refused; /* its reason */
     struct ct_contribution contributions[2]; /* of round r at r & 1 */
 };
 
