@@ -192,8 +192,8 @@ static void accept_commit(struct ct_serve *serve, struct ct_member *member,
     if (err == CT_ERR_RULE || err == CT_ERR_FORMAT) {
         char text[200];
         snprintf(text, sizeof text, "a commit against the rules: %.160s", ct_err_detail());
-        refuse_commit(serve, member, opened->commit.round, opened->commit.author, opened->statement,
-                      CT_REFUSED_STATEMENT, text);
+        refuse_commit(serve, member, &opened->commit, opened->statement,
+                      CT_REFUSAL_WRONG_ASSIGNMENT, text);
         return;
     }
     if (err == CT_OK) {
@@ -247,10 +247,7 @@ static void on_commit(struct ct_serve *serve, struct ct_member *member,
         return;
     }
     if (fold->phase != CT_PHASE_COMMIT) {
-        if (fold->phase == CT_PHASE_UPLOAD) {
-            seat->refused_late = round;
-        }
-        refuse_commit(serve, member, round, opened.commit.author, opened.statement, CT_REFUSED_LATE,
+        refuse_commit(serve, member, &opened.commit, opened.statement, CT_REFUSAL_LATE,
                       "a commit after commits had closed");
         return;
     }

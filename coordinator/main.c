@@ -7,6 +7,7 @@
 
 static const struct ct_command commands[] = {
     {"init", "check a manifest, make keys, open the run", ct_cmd_init},
+    {"serve", "run it: coordinate nodes, publish the ledger", ct_cmd_serve},
     {"status", "where the run stands", ct_cmd_status},
     {"ticket", "what nodes and auditors need to know", ct_cmd_ticket},
     {NULL, NULL, NULL},

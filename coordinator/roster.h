@@ -17,10 +17,12 @@
 
 struct ct_link;
 struct ct_seat;
+struct ct_serve;
 
 /* One connection, from its acceptance to its end. */
 struct ct_member {
     struct ct_link *link;
+    struct ct_serve *owner; /* for the link's events */
     struct ct_member *previous, *next;
     bool opened; /* the handshake is done, and `key` is known */
     bool closing;

@@ -65,14 +65,16 @@ struct ct_serve {
     struct ct_link_server *server;
     struct ct_merge_job merge;
     struct ct_tally tally;
-    uint64_t closed_index;      /* of the open round's commits_closed; 0: not written */
-    uint64_t snapshot_asked_ms; /* status page */
-    uint64_t finished_ms;       /* 0: not yet */
-    uint32_t jobs;              /* upload jobs that run */
+    uint64_t closed_index; /* of the open round's commits_closed; 0: not written */
+    uint64_t finished_ms;  /* 0: not yet */
+    uint32_t jobs;         /* upload jobs that run */
     bool stopping, closed;
     enum ct_err err;
     char detail[512];
 };
+
+/* Serves until it is told to stop, or the run is done (exit_when_done). */
+CT_MUST_CHECK enum ct_err ct_serve_run(const struct ct_serve_options *options);
 
 /* CLOCK_BOOTTIME: a machine that slept knows it. */
 uint64_t ct_serve_now_ms(void);
