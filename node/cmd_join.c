@@ -158,7 +158,9 @@ static enum ct_err join(const struct arguments *arguments) {
     char hex[CT_HEX_BYTES];
     int lock = -1;
     struct ct_key *key = NULL;
-    CT_TRY(ct_ticket_parse(arguments->ticket, &options.ticket));
+    if (ct_ticket_parse(arguments->ticket, &options.ticket) != CT_OK) {
+        return ct_fail(CT_ERR_USAGE, "%s", ct_err_detail());
+    }
     ct_hash_hex(&options.ticket.run_id, hex);
     if (arguments->dir != NULL) {
         snprintf(dir, sizeof dir, "%s", arguments->dir);

@@ -178,6 +178,10 @@ static enum ct_err apply_close(struct ct_follow *follow, struct ct_bytes bytes,
     }
     pthread_mutex_unlock(&follow->lock);
     if (replay->fold.entries > before) {
+        const struct ct_fold_node *self = ct_fold_find_key(&replay->fold, &follow->key);
+        follow->last_round = replay->fold.round;
+        follow->last_merged =
+            self != NULL && self->last_round == replay->fold.round && self->last_merged;
         drop_after_close(follow, others, count);
     }
     free(others);
@@ -362,9 +366,7 @@ static void view_node(const struct ct_fold *fold, const struct ct_fold_node *nod
     out->merged_state = node->state;
     out->merged_rounds = node->merged_rounds;
     out->merged_tokens = node->merged_tokens;
-    bool open = fold->phase == CT_PHASE_COMMIT || fold->phase == CT_PHASE_UPLOAD;
-    if (!open) {
-        out->last_merged = node->last_round == fold->round && node->last_merged;
+    if (fold->phase != CT_PHASE_COMMIT && fold->phase != CT_PHASE_UPLOAD) {
         return;
     }
     const struct ct_assignment *assignment = ct_assignments_find(&fold->assignments, node->number);
@@ -390,6 +392,8 @@ void ct_follow_view(const struct ct_follow *follow, struct ct_view *out) {
         .theta_round = replay->theta_round,
         .model = fold->model,
         .tokens = fold->tokens,
+        .last_round = follow->last_round,
+        .last_merged = follow->last_merged,
         .last_loss = follow->last_loss,
         .last_senders = follow->last_senders,
         .differences = follow->differences,

@@ -23,8 +23,10 @@ struct ct_follow {
     struct ct_replay replay;
     bool started;          /* replay was begun from entry 0 */
     uint32_t differences;  /* times θ was not what the log says */
-    float last_loss;       /* weighted mean over the senders of the last closed round */
-    uint32_t last_senders; /* merged in it */
+    uint32_t last_round;   /* the last closed round, and of it: */
+    bool last_merged;      /* this node's part was merged */
+    float last_loss;       /* weighted mean over the senders */
+    uint32_t last_senders; /* merged */
     uint32_t saved_round;  /* of DIR/theta */
 };
 
@@ -36,9 +38,11 @@ struct ct_view {
     enum ct_phase phase;
     bool theta_valid; /* θ is here, after round theta_round */
     uint32_t theta_round;
-    struct ct_hash model;
-    uint64_t tokens; /* merged so far */
-    float last_loss;
+    struct ct_hash model; /* after the last closed round */
+    uint64_t tokens;      /* merged so far */
+    uint32_t last_round;  /* the last closed round, and of it: */
+    bool last_merged;     /* this node's part was merged */
+    float last_loss;      /* weighted mean over the senders */
     uint32_t last_senders;
     uint32_t differences;
     /* this node */
@@ -47,7 +51,6 @@ struct ct_view {
                                     from */
     uint32_t merged_rounds;
     uint64_t merged_tokens;
-    bool last_merged;                /* its part in the last closed round was merged */
     enum ct_part part;               /* in the open round */
     struct ct_hash committed_update; /* digest of the payload, at CT_PART_COMMITTED and beyond */
     struct ct_assignment assignment; /* from CT_PART_ASSIGNED on */

@@ -316,7 +316,7 @@ static void on_timer(uv_timer_t *timer) {
 static void on_signal(uv_signal_t *signal, int number) {
     (void)number;
     struct join *join = signal->data;
-    ct_progress_say(&join->progress, "stopping: taking leave of the coordinator");
+    ct_progress_say(&join->progress, "stopping");
     struct ct_node_event event = {.kind = CT_NODE_STOP};
     handle(join, &event);
 }

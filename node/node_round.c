@@ -34,7 +34,7 @@ static void end_task(struct ct_node *node, struct ct_node_actions *out) {
         return;
     }
     if (!open) {
-        if (view->round == node->task_round && !view->last_merged) {
+        if (view->last_round == node->task_round && !view->last_merged) {
             ct_node_say(out, "round %u was closed without this node's update; a new epoch begins",
                         node->task_round);
         }

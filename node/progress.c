@@ -118,24 +118,24 @@ static void tell_closed(struct ct_progress *progress, uint64_t now_ms) {
     const struct ct_view *view = &progress->view;
     char label[32], up[32], down[32], left[48] = "";
     char hex[CT_HEX_BYTES];
-    uint32_t done = view->round - progress->first_round;
+    uint32_t done = view->last_round - progress->first_round;
     double seconds_left = 0.0;
-    if (done > 0 && progress->facts.rounds > view->round) {
+    if (done > 0 && progress->facts.rounds > view->last_round) {
         seconds_left = (double)(now_ms - progress->started_ms) / 1000.0 / done *
-                       (progress->facts.rounds - view->round);
+                       (progress->facts.rounds - view->last_round);
         snprintf(left, sizeof left, ", about %.0f min left", ceil(seconds_left / 60.0));
     }
     ct_hash_hex(&view->model, hex);
     if (progress->json) {
         print_json(json_pack("{s:s, s:i, s:f, s:i, s:b, s:s, s:I, s:I, s:f}", "event",
-                             "round_closed", "round", (int)view->round, "loss",
+                             "round_closed", "round", (int)view->last_round, "loss",
                              (double)view->last_loss, "senders", (int)view->last_senders, "merged",
                              (int)view->last_merged, "model", hex, "bytes_up",
                              (json_int_t)progress->bytes_up, "bytes_down",
                              (json_int_t)progress->bytes_down, "seconds_left", seconds_left));
         return;
     }
-    round_label(progress, view->round, label);
+    round_label(progress, view->last_round, label);
     ct_progress_bytes(progress->bytes_up, up);
     ct_progress_bytes(progress->bytes_down, down);
     end_line(progress);
@@ -159,10 +159,7 @@ void ct_progress_view(struct ct_progress *progress, const struct ct_run_facts *f
     }
     if (done > progress->closed_round) {
         progress->closed_round = done;
-        /* A round that was opened in the same view has taken the place of what it shows. */
-        if (closed) {
-            tell_closed(progress, now_ms);
-        }
+        tell_closed(progress, now_ms);
     }
     if (closed && strcmp(progress->state, "finished") != 0) {
         progress->state = "waiting";

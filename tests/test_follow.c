@@ -239,6 +239,7 @@ static void follows_from_the_first_entry(void **state) {
     assert_caught_up(run);
     ct_follow_view(&run->follow, &view);
     assert_int_equal(view.node, 1);
+    assert_int_equal(view.last_round, 1);
     assert_true(view.last_merged);
     assert_int_equal(view.last_senders, 2);
     assert_true(view.last_loss == 1.5f);

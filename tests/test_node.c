@@ -300,6 +300,7 @@ static void a_round_from_notice_to_the_next(void **state) {
 
     world->view.phase = CT_PHASE_IDLE;
     world->view.part = CT_PART_NONE;
+    world->view.last_round = 1;
     world->view.last_merged = true;
     world->view.merged_state = pending.state;
     synced(world);
