@@ -10,6 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
+static bool is_open(const struct ct_fold *fold, uint32_t round) {
+    return round == fold->round &&
+           (fold->phase == CT_PHASE_COMMIT || fold->phase == CT_PHASE_UPLOAD);
+}
+
 static const char *name_of(const struct ct_member *member, char out[24]) {
     snprintf(out, 24, "key %02x%02x%02x%02x…", member->key.bytes[0], member->key.bytes[1],
              member->key.bytes[2], member->key.bytes[3]);
@@ -135,8 +140,7 @@ static void refuse_commit(struct ct_serve *serve, struct ct_member *member,
                           const struct ct_commit *commit, struct ct_bytes statement,
                           enum ct_refusal reason, const char *text) {
     const struct ct_fold *fold = &serve->run.replay.fold;
-    if (commit->round == fold->round && fold->phase != CT_PHASE_IDLE &&
-        fold->phase != CT_PHASE_FINISHED) {
+    if (is_open(fold, commit->round)) {
         member->seat->refused_round = commit->round;
         member->seat->refused = reason;
     }
@@ -232,6 +236,11 @@ static void on_commit(struct ct_serve *serve, struct ct_member *member,
         struct ct_bytes known = ct_buf_bytes(&held->envelope);
         if (known.length == opened.statement.length &&
             memcmp(known.data, opened.statement.data, known.length) == 0) {
+            if (held->receipt_sent && !is_open(fold, round)) {
+                refuse(member, CT_REFUSED_STATEMENT, false,
+                       "a commit of a closed round, acknowledged before: replayed");
+                return;
+            }
             held->receipt_due = true;
             if (!serve->journal.running) {
                 ct_intake_receipts(serve);
@@ -271,6 +280,7 @@ static void send_receipt(struct ct_serve *serve, struct ct_member *member,
         wire.body.receipt.round = contribution->round;
         wire.body.receipt.text = ct_buf_bytes(&text);
         contribution->receipt_due = false;
+        contribution->receipt_sent = true;
         allow_upload(serve, member);
         ct_intake_send(member, &wire);
     }

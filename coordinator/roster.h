@@ -52,7 +52,7 @@ struct ct_contribution {
     struct ct_buf envelope; /* the node's statement */
     struct ct_buf entry;    /* the coordinator's around it */
     struct ct_commit commit;
-    bool receipt_due;
+    bool receipt_due, receipt_sent;
     enum ct_upload upload;
     uint64_t uploaded_bytes;
     bool has_body, is_evidence; /* is_evidence: not what was committed, never enters the store */
