@@ -59,6 +59,7 @@ enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
     }
     if (isa >= CT_ISA_AVX512BF16) {
         ops->matmul_bf16 = ct_matmul_bf16_avx512bf16;
+        ops->bf16_from = ct_bf16_from_avx512bf16;
     }
     return CT_OK;
 }

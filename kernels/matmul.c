@@ -37,11 +37,14 @@ static void run_tile(const struct ct_matmul *job, const struct operand *a, const
         if (job->resume || first > 0) {
             memcpy(chain, c, width * sizeof(float));
         }
+        float values[TILE];
         for (size_t t = 0; t < count; t++) {
             const size_t p = (first + t) ^ swap;
-            const float value = p < job->k ? element(a, i, p) : 0.0f;
+            values[t] = p < job->k ? element(a, i, p) : 0.0f;
+        }
+        for (size_t t = 0; t < count; t++) {
             for (size_t j = 0; j < TILE; j++) {
-                chain[j] = __builtin_fmaf(value, tile[t][j], chain[j]);
+                chain[j] = __builtin_fmaf(values[t], tile[t][j], chain[j]);
             }
         }
         for (size_t j = 0; j < width; j++) {
