@@ -1,5 +1,5 @@
 /* cotraind: the operator's program. One command does one thing. */
-#include "commands.h"
+#include "cotraind.h"
 
 #include <cotrain/command.h>
 

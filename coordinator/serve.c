@@ -104,7 +104,7 @@ static void on_published(void *user, enum ct_err err, const char *detail) {
         }
     }
     if (!serve->stopping) {
-        ct_progress_show(serve);
+        ct_report_show(serve);
     }
     ct_serve_advance(serve);
 }
@@ -131,7 +131,7 @@ static void on_tick(uv_timer_t *timer) {
             break;
         }
     }
-    ct_progress_show(serve);
+    ct_report_show(serve);
     ct_serve_advance(serve);
 }
 
@@ -254,8 +254,8 @@ static enum ct_err open_ports(struct ct_serve *serve) {
     char ledger[PATH_MAX], blobs[PATH_MAX];
     CT_TRY(ct_run_path(options->dir, CT_RUN_LEDGER, ledger));
     CT_TRY(ct_run_path(options->dir, CT_RUN_BLOBS, blobs));
-    struct ct_http_options http_options = {ledger, blobs, options->listen_host, http};
-    CT_TRY(ct_http_open(&http_options, &serve->http, &serve->ports.http));
+    struct ct_web_options http_options = {ledger, blobs, options->listen_host, http};
+    CT_TRY(ct_web_open(&http_options, &serve->web, &serve->ports.http));
     CT_TRY(ct_link_listen(&serve->loop, options->listen_host, work, serve->run.identity,
                           2 * serve->roster.seat_count + SPARE_LINKS, on_accept, &link_events,
                           serve, &serve->server, &serve->ports.work));
@@ -320,15 +320,15 @@ enum ct_err ct_serve_run(const struct ct_serve_options *options) {
             stop(serve);
         } else {
             serve->tally.opened_ms = ct_serve_now_ms();
-            ct_progress_serving(serve);
-            ct_progress_show(serve);
+            ct_report_serving(serve);
+            ct_report_show(serve);
             ct_serve_advance(serve);
         }
         uv_run(&serve->loop, UV_RUN_DEFAULT);
         err = serve->err == CT_OK ? CT_OK : ct_fail(serve->err, "%s", serve->detail);
     }
-    if (serve->http != NULL) {
-        ct_http_close(serve->http);
+    if (serve->web != NULL) {
+        ct_web_close(serve->web);
     }
     uv_run(&serve->loop, UV_RUN_DEFAULT);
     uv_loop_close(&serve->loop);

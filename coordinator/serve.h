@@ -5,19 +5,19 @@
  *   intake.c    frames of nodes, judged and answered
  *   payload.c   uploads: checked, moved into the store, received or refused
  *   turn.c      the actions of the round
- *   progress.c  what people see
+ *   report.c    what people see
  *
  * V1  While the merge job runs no entry is appended: the job reads the fold.
  * V2  A contribution with a job is not touched but by that job's end. */
 #ifndef COORDINATOR_SERVE_H
 #define COORDINATOR_SERVE_H
 
-#include "http.h"
 #include "journal.h"
 #include "roster.h"
 #include "round.h"
 #include "run.h"
 #include "seeds.h"
+#include "web.h"
 
 #include <cotrain/link.h>
 
@@ -61,7 +61,7 @@ struct ct_serve {
     struct ct_journal journal;
     struct ct_roster roster;
     struct ct_round round;
-    struct ct_http *http;
+    struct ct_web *web;
     struct ct_link_server *server;
     struct ct_merge_job merge;
     struct ct_tally tally;
@@ -104,11 +104,11 @@ struct ct_round_facts ct_turn_facts(const struct ct_serve *serve);
 CT_MUST_CHECK enum ct_err ct_turn_do(struct ct_serve *serve, enum ct_round_action action);
 
 /* progress.c */
-void ct_progress_serving(struct ct_serve *serve);
-void ct_progress_round_opened(struct ct_serve *serve);
-void ct_progress_round_closed(struct ct_serve *serve);
-void ct_progress_finished(struct ct_serve *serve);
+void ct_report_serving(struct ct_serve *serve);
+void ct_report_round_opened(struct ct_serve *serve);
+void ct_report_round_closed(struct ct_serve *serve);
+void ct_report_finished(struct ct_serve *serve);
 /* Swaps the status page's object. */
-void ct_progress_show(struct ct_serve *serve);
+void ct_report_show(struct ct_serve *serve);
 
 #endif

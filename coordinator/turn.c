@@ -166,7 +166,7 @@ static enum ct_err open_round(struct ct_serve *serve) {
     CT_TRY(ct_seeds_draw(serve->run.dir, &serve->seeds, entry.round, &opened->seed_hash));
     CT_TRY(ct_journal_append(&serve->journal, &entry, NULL, NULL));
     serve->closed_index = 0;
-    ct_progress_round_opened(serve);
+    ct_report_round_opened(serve);
     return CT_OK;
 }
 
@@ -283,7 +283,7 @@ static enum ct_err close_round(struct ct_serve *serve) {
                 (uint64_t)item->steps * fold->manifest.batch * fold->manifest.model.context;
         }
     }
-    ct_progress_round_closed(serve);
+    ct_report_round_closed(serve);
     CT_TRY(ct_journal_append(&serve->journal, &entry, NULL, NULL));
     ct_journal_keep(&serve->journal);
     float *old = replay->theta;
@@ -295,7 +295,7 @@ static enum ct_err close_round(struct ct_serve *serve) {
      */
     ct_incoming_sweep(serve->run.dir, fold->round - 1);
     if (fold->phase == CT_PHASE_FINISHED) {
-        ct_progress_finished(serve);
+        ct_report_finished(serve);
     }
     return CT_OK;
 }

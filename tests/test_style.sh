@@ -71,7 +71,7 @@ refuse '#include "(\.\./)*node/' "coordinator/ never includes node/" $(under coo
 # One door to each library.
 refuse '<cblas\.h>' "OpenBLAS: kernels/blas_matmul.c alone" $(except 'kernels/blas_matmul\.c')
 refuse '<mpi\.h>' "MPI: node/site.c alone" $(except 'node/site\.c')
-refuse '<microhttpd\.h>' "libmicrohttpd: coordinator/http.c alone" $(except 'coordinator/http\.c')
+refuse '<microhttpd\.h>' "libmicrohttpd: coordinator/web.c alone" $(except 'coordinator/web\.c')
 refuse '<curl/' "libcurl: node/fetch.c alone" $(except 'node/fetch\.c')
 refuse '<openssl/' "OpenSSL: proto/crypto.c and proto/rt/tls.c alone" $(except 'proto/crypto\.c|proto/rt/(tls|link)\.c' | grep -v '^tests/')
 refuse '<protobuf-c|cotrain\.pb-c\.h' "protobuf-c: the files of messages alone" \

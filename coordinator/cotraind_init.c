@@ -1,5 +1,5 @@
 /* cotraind init: from an operator's manifest to a run directory with its first entry published. */
-#include "commands.h"
+#include "cotraind.h"
 #include "run.h"
 
 #include <cotrain/command.h>

@@ -1,6 +1,6 @@
-/* The commands of cotraind, one file each (cmd_NAME.c). */
-#ifndef COORDINATOR_COMMANDS_H
-#define COORDINATOR_COMMANDS_H
+/* The commands of cotraind, one file each (cotraind_NAME.c). */
+#ifndef COORDINATOR_COTRAIND_H
+#define COORDINATOR_COTRAIND_H
 
 int ct_cmd_init(int argc, char **argv);
 int ct_cmd_serve(int argc, char **argv);

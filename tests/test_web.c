@@ -1,4 +1,4 @@
-#include "coordinator/http.h"
+#include "coordinator/web.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,54 +19,54 @@ static void only_the_paths_that_there_can_be_are_routed(void **state) {
     (void)state;
     static const struct {
         const char *path;
-        enum ct_http_kind kind;
+        enum ct_web_kind kind;
         const char *file;
     } cases[] = {
-        {"/", CT_HTTP_PAGE, ""},
-        {"/status.json", CT_HTTP_STATUS, ""},
-        {"/checkpoint", CT_HTTP_NOTE, "checkpoint"},
-        {"/tile/0/000", CT_HTTP_TILE, "tile/0/000"},
-        {"/tile/63/x001/x234/067.p/255", CT_HTTP_TILE, "tile/63/x001/x234/067.p/255"},
-        {"/tile/entries/x123/456.p/1", CT_HTTP_TILE, "tile/entries/x123/456.p/1"},
-        {"/blobs/ab" HEX62, CT_HTTP_BLOB, "ab/" HEX62},
-        {"/blobs/ab/" HEX62, CT_HTTP_BLOB, "ab/" HEX62},
-        {"", CT_HTTP_NOTHING, ""},
-        {"/checkpoint/", CT_HTTP_NOTHING, ""},
-        {"/checkpoints/5", CT_HTTP_NOTHING, ""},
-        {"/entries", CT_HTTP_NOTHING, ""},
-        {"/tile/64/000", CT_HTTP_NOTHING, ""},
-        {"/tile/00/000", CT_HTTP_NOTHING, ""},
-        {"/tile/0/00", CT_HTTP_NOTHING, ""},
-        {"/tile/0/0000", CT_HTTP_NOTHING, ""},
-        {"/tile/0/000.p/0", CT_HTTP_NOTHING, ""},
-        {"/tile/0/000.p/256", CT_HTTP_NOTHING, ""},
-        {"/tile/0/000.p/01", CT_HTTP_NOTHING, ""},
-        {"/tile/0/x000", CT_HTTP_NOTHING, ""},
-        {"/tile/0/000/../../../keys/log.pem", CT_HTTP_NOTHING, ""},
-        {"/tile/../../keys/log.pem", CT_HTTP_NOTHING, ""},
-        {"/blobs/../keys/identity.pem", CT_HTTP_NOTHING, ""},
-        {"/blobs/AB" HEX62, CT_HTTP_NOTHING, ""},
-        {"/blobs/ab" HEX62 "0", CT_HTTP_NOTHING, ""},
-        {"/blobs/a/b" HEX62, CT_HTTP_NOTHING, ""},
-        {"/blobs/ab/", CT_HTTP_NOTHING, ""},
-        {"/blobs/tmp-1", CT_HTTP_NOTHING, ""},
-        {"/keys/identity.pem", CT_HTTP_NOTHING, ""},
-        {"//checkpoint", CT_HTTP_NOTHING, ""},
-        {"/%63heckpoint", CT_HTTP_NOTHING, ""},
+        {"/", CT_WEB_PAGE, ""},
+        {"/status.json", CT_WEB_STATUS, ""},
+        {"/checkpoint", CT_WEB_NOTE, "checkpoint"},
+        {"/tile/0/000", CT_WEB_TILE, "tile/0/000"},
+        {"/tile/63/x001/x234/067.p/255", CT_WEB_TILE, "tile/63/x001/x234/067.p/255"},
+        {"/tile/entries/x123/456.p/1", CT_WEB_TILE, "tile/entries/x123/456.p/1"},
+        {"/blobs/ab" HEX62, CT_WEB_BLOB, "ab/" HEX62},
+        {"/blobs/ab/" HEX62, CT_WEB_BLOB, "ab/" HEX62},
+        {"", CT_WEB_NOTHING, ""},
+        {"/checkpoint/", CT_WEB_NOTHING, ""},
+        {"/checkpoints/5", CT_WEB_NOTHING, ""},
+        {"/entries", CT_WEB_NOTHING, ""},
+        {"/tile/64/000", CT_WEB_NOTHING, ""},
+        {"/tile/00/000", CT_WEB_NOTHING, ""},
+        {"/tile/0/00", CT_WEB_NOTHING, ""},
+        {"/tile/0/0000", CT_WEB_NOTHING, ""},
+        {"/tile/0/000.p/0", CT_WEB_NOTHING, ""},
+        {"/tile/0/000.p/256", CT_WEB_NOTHING, ""},
+        {"/tile/0/000.p/01", CT_WEB_NOTHING, ""},
+        {"/tile/0/x000", CT_WEB_NOTHING, ""},
+        {"/tile/0/000/../../../keys/log.pem", CT_WEB_NOTHING, ""},
+        {"/tile/../../keys/log.pem", CT_WEB_NOTHING, ""},
+        {"/blobs/../keys/identity.pem", CT_WEB_NOTHING, ""},
+        {"/blobs/AB" HEX62, CT_WEB_NOTHING, ""},
+        {"/blobs/ab" HEX62 "0", CT_WEB_NOTHING, ""},
+        {"/blobs/a/b" HEX62, CT_WEB_NOTHING, ""},
+        {"/blobs/ab/", CT_WEB_NOTHING, ""},
+        {"/blobs/tmp-1", CT_WEB_NOTHING, ""},
+        {"/keys/identity.pem", CT_WEB_NOTHING, ""},
+        {"//checkpoint", CT_WEB_NOTHING, ""},
+        {"/%63heckpoint", CT_WEB_NOTHING, ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char file[CT_HTTP_FILE_MAX];
+        char file[CT_WEB_FILE_MAX];
         print_message("%s\n", cases[i].path);
-        assert_int_equal(ct_http_route(cases[i].path, file), cases[i].kind);
+        assert_int_equal(ct_web_route(cases[i].path, file), cases[i].kind);
         assert_string_equal(file, cases[i].file);
     }
     /* Long, but made of right groups: never over the buffer. */
-    char path[2000] = "/tile/0/", file[CT_HTTP_FILE_MAX];
+    char path[2000] = "/tile/0/", file[CT_WEB_FILE_MAX];
     for (size_t i = 8; i + 5 < sizeof path; i += 5) {
         memcpy(path + i, "x123/", 5);
     }
     memcpy(path + sizeof path - 7, "/456", 5);
-    assert_int_equal(ct_http_route(path, file), CT_HTTP_NOTHING);
+    assert_int_equal(ct_web_route(path, file), CT_WEB_NOTHING);
 }
 
 static void ranges_are_held_to_the_length(void **state) {
@@ -88,7 +88,7 @@ static void ranges_are_held_to_the_length(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint64_t first, count;
         print_message("%s\n", cases[i].header != NULL ? cases[i].header : "(none)");
-        assert_int_equal(ct_http_range(cases[i].header, cases[i].length, &first, &count),
+        assert_int_equal(ct_web_range(cases[i].header, cases[i].length, &first, &count),
                          cases[i].status);
         assert_int_equal(first, cases[i].first);
         assert_int_equal(count, cases[i].count);
@@ -140,10 +140,10 @@ static void files_are_served_and_nothing_else(void **state) {
     char ledger[200], blobs[200], answer[4000];
     snprintf(ledger, sizeof ledger, "%s/ledger", dir);
     snprintf(blobs, sizeof blobs, "%s/blobs", dir);
-    struct ct_http_options options = {ledger, blobs, "127.0.0.1", 0};
-    struct ct_http *http;
+    struct ct_web_options options = {ledger, blobs, "127.0.0.1", 0};
+    struct ct_web *http;
     uint16_t port;
-    assert_int_equal(ct_http_open(&options, &http, &port), CT_OK);
+    assert_int_equal(ct_web_open(&options, &http, &port), CT_OK);
 
     ask(port, "GET /checkpoint" REST "\r\n", answer, sizeof answer);
     assert_non_null(strstr(answer, " 200 "));
@@ -168,7 +168,7 @@ static void files_are_served_and_nothing_else(void **state) {
     ask(port, "GET /blobs/ab" HEX62 REST "If-None-Match: \"ab" HEX62 "\"\r\n\r\n", answer,
         sizeof answer);
     assert_non_null(strstr(answer, " 304 "));
-    assert_int_equal(ct_http_sent_bytes(http), 6 + 10 + 6 + 10);
+    assert_int_equal(ct_web_sent_bytes(http), 6 + 10 + 6 + 10);
 
     static const char *const refused[] = {
         "GET /keys/log.pem" REST "\r\n",
@@ -189,13 +189,13 @@ static void files_are_served_and_nothing_else(void **state) {
 
     ask(port, "GET /status.json" REST "\r\n", answer, sizeof answer);
     assert_non_null(strstr(answer, " 503 "));
-    ct_http_show(http, "<p>hello</p>", "{\"round\": 1}");
-    ct_http_show(http, "<p>hello</p>", "{\"round\": 2}");
+    ct_web_show(http, "<p>hello</p>", "{\"round\": 1}");
+    ct_web_show(http, "<p>hello</p>", "{\"round\": 2}");
     ask(port, "GET /status.json" REST "\r\n", answer, sizeof answer);
     assert_non_null(strstr(answer, "\r\n\r\n{\"round\": 2}"));
     ask(port, "GET /" REST "\r\n", answer, sizeof answer);
     assert_non_null(strstr(answer, "<p>hello</p>"));
-    ct_http_close(http);
+    ct_web_close(http);
 
     char command[300];
     snprintf(command, sizeof command, "rm -r %s", dir);

@@ -1,4 +1,4 @@
-#include "http.h"
+#include "web.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -81,27 +81,27 @@ static bool is_blob(const char *at, char *file) {
     return true;
 }
 
-enum ct_http_kind ct_http_route(const char *path, char *file) {
+enum ct_web_kind ct_web_route(const char *path, char *file) {
     file[0] = '\0';
     if (strcmp(path, "/") == 0) {
-        return CT_HTTP_PAGE;
+        return CT_WEB_PAGE;
     }
     if (strcmp(path, "/status.json") == 0) {
-        return CT_HTTP_STATUS;
+        return CT_WEB_STATUS;
     }
     if (strcmp(path, "/checkpoint") == 0) {
         memcpy(file, "checkpoint", sizeof "checkpoint");
-        return CT_HTTP_NOTE;
+        return CT_WEB_NOTE;
     }
-    if (strncmp(path, "/tile/", 6) == 0 && strlen(path) < CT_HTTP_FILE_MAX && is_tile(path + 6)) {
+    if (strncmp(path, "/tile/", 6) == 0 && strlen(path) < CT_WEB_FILE_MAX && is_tile(path + 6)) {
         memcpy(file, path + 1, strlen(path));
-        return CT_HTTP_TILE;
+        return CT_WEB_TILE;
     }
     if (strncmp(path, "/blobs/", 7) == 0 && is_blob(path + 7, file)) {
-        return CT_HTTP_BLOB;
+        return CT_WEB_BLOB;
     }
     file[0] = '\0';
-    return CT_HTTP_NOTHING;
+    return CT_WEB_NOTHING;
 }
 
 /* A number of at most 18 digits, so that nothing overflows. */
@@ -115,8 +115,8 @@ static bool take_position(const char **at, uint64_t *out) {
     return *at > start;
 }
 
-unsigned ct_http_range(const char *header, uint64_t length, uint64_t *out_first,
-                       uint64_t *out_count) {
+unsigned ct_web_range(const char *header, uint64_t length, uint64_t *out_first,
+                      uint64_t *out_count) {
     *out_first = 0;
     *out_count = length;
     if (header == NULL || strncmp(header, "bytes=", 6) != 0) {

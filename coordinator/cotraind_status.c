@@ -1,5 +1,5 @@
 /* cotraind status: where the run stands, from its published ledger. */
-#include "commands.h"
+#include "cotraind.h"
 #include "run.h"
 
 #include <cotrain/command.h>

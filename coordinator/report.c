@@ -50,7 +50,7 @@ static void make_ticket(const struct ct_serve *serve, char out[CT_TICKET_BYTES_M
     ct_ticket_format(&ticket, out);
 }
 
-void ct_progress_serving(struct ct_serve *serve) {
+void ct_report_serving(struct ct_serve *serve) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     char ticket[CT_TICKET_BYTES_MAX], vkey[CT_VKEY_BYTES_MAX];
     make_ticket(serve, ticket);
@@ -75,7 +75,7 @@ void ct_progress_serving(struct ct_serve *serve) {
 
 static void count_traffic(const struct ct_serve *serve, uint64_t *out_up, uint64_t *out_down) {
     *out_up = serve->tally.closed_links_up;
-    *out_down = serve->tally.closed_links_down + ct_http_sent_bytes(serve->http);
+    *out_down = serve->tally.closed_links_down + ct_web_sent_bytes(serve->web);
     for (const struct ct_member *member = serve->roster.members; member != NULL;
          member = member->next) {
         uint64_t received, sent;
@@ -85,7 +85,7 @@ static void count_traffic(const struct ct_serve *serve, uint64_t *out_up, uint64
     }
 }
 
-void ct_progress_round_opened(struct ct_serve *serve) {
+void ct_report_round_opened(struct ct_serve *serve) {
     serve->tally.opened_ms = ct_serve_now_ms();
     count_traffic(serve, &serve->tally.up_bytes, &serve->tally.down_bytes);
 }
@@ -142,7 +142,7 @@ static void print_round(const struct ct_serve *serve, uint64_t up, uint64_t down
     fflush(stdout);
 }
 
-void ct_progress_round_closed(struct ct_serve *serve) {
+void ct_report_round_closed(struct ct_serve *serve) {
     struct ct_tally *tally = &serve->tally;
     uint64_t up, down;
     count_traffic(serve, &up, &down);
@@ -153,7 +153,7 @@ void ct_progress_round_closed(struct ct_serve *serve) {
     print_round(serve, up - tally->up_bytes, down - tally->down_bytes);
 }
 
-void ct_progress_finished(struct ct_serve *serve) {
+void ct_report_finished(struct ct_serve *serve) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     char model[CT_HEX_BYTES];
     ct_hash_hex(&fold->model, model);
@@ -224,7 +224,7 @@ static bool make_page(const struct ct_serve *serve, const char *ticket, struct c
     return ok;
 }
 
-void ct_progress_show(struct ct_serve *serve) {
+void ct_report_show(struct ct_serve *serve) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     char ticket[CT_TICKET_BYTES_MAX], run[CT_HEX_BYTES], model[CT_HEX_BYTES] = "";
     make_ticket(serve, ticket);
@@ -245,7 +245,7 @@ void ct_progress_show(struct ct_serve *serve) {
                   model, "nodes", nodes_json(serve));
     char *text = root == NULL ? NULL : json_dumps(root, 0);
     if (text != NULL && make_page(serve, ticket, &page)) {
-        ct_http_show(serve->http, (const char *)page.data, text);
+        ct_web_show(serve->web, (const char *)page.data, text);
     }
     free(text);
     json_decref(root);

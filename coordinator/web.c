@@ -1,5 +1,5 @@
 /* The door to libmicrohttpd. */
-#include "http.h"
+#include "web.h"
 
 #include <cotrain/log.h>
 
@@ -24,7 +24,7 @@
 #define CONNECTION_BYTES 16384u
 #define CACHE_FOR_EVER   "public, max-age=31536000, immutable"
 
-struct ct_http {
+struct ct_web {
     struct MHD_Daemon *daemon;
     int ledger_fd, blobs_fd;
     pthread_mutex_t lock; /* page and json */
@@ -56,31 +56,31 @@ static enum MHD_Result answer_text(struct MHD_Connection *connection, unsigned s
 }
 
 /* The status object is immutable: the loop swaps it, a request copies it. */
-static enum MHD_Result answer_status(struct ct_http *http, struct MHD_Connection *connection,
-                                     enum ct_http_kind kind) {
-    pthread_mutex_lock(&http->lock);
-    const char *text = kind == CT_HTTP_PAGE ? http->page : http->json;
+static enum MHD_Result answer_status(struct ct_web *web, struct MHD_Connection *connection,
+                                     enum ct_web_kind kind) {
+    pthread_mutex_lock(&web->lock);
+    const char *text = kind == CT_WEB_PAGE ? web->page : web->json;
     struct MHD_Response *response =
         text == NULL ? NULL
                      : MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
                                                        MHD_RESPMEM_MUST_COPY);
-    pthread_mutex_unlock(&http->lock);
+    pthread_mutex_unlock(&web->lock);
     if (response == NULL) {
         return answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "not yet\n");
     }
     MHD_add_response_header(response, "Content-Type",
-                            kind == CT_HTTP_PAGE ? "text/html; charset=utf-8" : "application/json");
+                            kind == CT_WEB_PAGE ? "text/html; charset=utf-8" : "application/json");
     MHD_add_response_header(response, "Cache-Control", "no-store");
-    if (kind == CT_HTTP_PAGE) {
+    if (kind == CT_WEB_PAGE) {
         MHD_add_response_header(response, "Content-Security-Policy",
                                 "default-src 'none'; style-src 'unsafe-inline'");
     }
     return answer(connection, MHD_HTTP_OK, response);
 }
 
-static void add_headers(struct MHD_Response *response, enum ct_http_kind kind, const char *etag) {
+static void add_headers(struct MHD_Response *response, enum ct_web_kind kind, const char *etag) {
     MHD_add_response_header(response, "Accept-Ranges", "bytes");
-    if (kind == CT_HTTP_NOTE) {
+    if (kind == CT_WEB_NOTE) {
         MHD_add_response_header(response, "Content-Type", "text/plain; charset=utf-8");
         MHD_add_response_header(response, "Cache-Control", "no-cache");
         return;
@@ -93,8 +93,8 @@ static void add_headers(struct MHD_Response *response, enum ct_http_kind kind, c
 }
 
 /* Takes fd. */
-static enum MHD_Result answer_file(struct ct_http *http, struct MHD_Connection *connection,
-                                   enum ct_http_kind kind, const char *etag, int fd,
+static enum MHD_Result answer_file(struct ct_web *web, struct MHD_Connection *connection,
+                                   enum ct_web_kind kind, const char *etag, int fd,
                                    uint64_t length) {
     uint64_t first, count;
     const char *range =
@@ -104,7 +104,7 @@ static enum MHD_Result answer_file(struct ct_http *http, struct MHD_Connection *
     if (condition != NULL && strcmp(condition, etag) != 0) {
         range = NULL;
     }
-    unsigned status = ct_http_range(range, length, &first, &count);
+    unsigned status = ct_web_range(range, length, &first, &count);
     char text[96];
     struct MHD_Response *response;
     if (status == 416) {
@@ -125,20 +125,20 @@ static enum MHD_Result answer_file(struct ct_http *http, struct MHD_Connection *
             MHD_add_response_header(response, "Content-Range", text);
         }
         if (status != 416) {
-            __atomic_fetch_add(&http->sent_bytes, count, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&web->sent_bytes, count, __ATOMIC_RELAXED);
         }
     }
     return answer(connection, status, response);
 }
 
-static enum MHD_Result serve_file(struct ct_http *http, struct MHD_Connection *connection,
-                                  enum ct_http_kind kind, const char *file) {
+static enum MHD_Result serve_file(struct ct_web *web, struct MHD_Connection *connection,
+                                  enum ct_web_kind kind, const char *file) {
     char etag[80] = "";
-    if (kind == CT_HTTP_BLOB) {
+    if (kind == CT_WEB_BLOB) {
         /* The digest names the bytes for ever. */
         snprintf(etag, sizeof etag, "\"%.2s%.62s\"", file, file + 3);
     }
-    int base = kind == CT_HTTP_BLOB ? http->blobs_fd : http->ledger_fd;
+    int base = kind == CT_WEB_BLOB ? web->blobs_fd : web->ledger_fd;
     int fd = openat(base, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     struct stat status;
     if (fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -160,7 +160,7 @@ static enum MHD_Result serve_file(struct ct_http *http, struct MHD_Connection *c
         }
         return answer(connection, MHD_HTTP_NOT_MODIFIED, response);
     }
-    return answer_file(http, connection, kind, etag, fd, (uint64_t)status.st_size);
+    return answer_file(web, connection, kind, etag, fd, (uint64_t)status.st_size);
 }
 
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url,
@@ -170,21 +170,21 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     (void)data;
     (void)data_length;
     (void)request;
-    struct ct_http *http = user;
+    struct ct_web *web = user;
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
         return answer_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
     }
-    char file[CT_HTTP_FILE_MAX];
-    enum ct_http_kind kind = ct_http_route(url, file);
+    char file[CT_WEB_FILE_MAX];
+    enum ct_web_kind kind = ct_web_route(url, file);
     switch (kind) {
-    case CT_HTTP_PAGE:
-    case CT_HTTP_STATUS:
-        return answer_status(http, connection, kind);
-    case CT_HTTP_NOTE:
-    case CT_HTTP_TILE:
-    case CT_HTTP_BLOB:
-        return serve_file(http, connection, kind, file);
-    case CT_HTTP_NOTHING:
+    case CT_WEB_PAGE:
+    case CT_WEB_STATUS:
+        return answer_status(web, connection, kind);
+    case CT_WEB_NOTE:
+    case CT_WEB_TILE:
+    case CT_WEB_BLOB:
+        return serve_file(web, connection, kind, file);
+    case CT_WEB_NOTHING:
         break;
     }
     return answer_text(connection, MHD_HTTP_NOT_FOUND, "not here\n");
@@ -205,7 +205,7 @@ static void log_line(void *user, const char *format, va_list arguments) {
     ct_log(CT_LOG_DEBUG, "http", "%s", text);
 }
 
-static enum ct_err start(struct ct_http *http, const struct ct_http_options *options,
+static enum ct_err start(struct ct_web *web, const struct ct_web_options *options,
                          uint16_t *out_port) {
     char service[8];
     snprintf(service, sizeof service, "%u", (unsigned)options->port);
@@ -221,15 +221,15 @@ static enum ct_err start(struct ct_http *http, const struct ct_http_options *opt
     if (address->ai_family == AF_INET6) {
         flags |= MHD_USE_IPv6;
     }
-    http->daemon = MHD_start_daemon(
-        flags, options->port, NULL, NULL, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, log_line,
+    web->daemon = MHD_start_daemon(
+        flags, options->port, NULL, NULL, on_request, web, MHD_OPTION_EXTERNAL_LOGGER, log_line,
         NULL, MHD_OPTION_SOCK_ADDR, address->ai_addr, MHD_OPTION_THREAD_POOL_SIZE, THREADS,
         MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
         PER_ADDRESS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)CONNECTION_BYTES, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
     freeaddrinfo(address);
     const union MHD_DaemonInfo *info =
-        http->daemon == NULL ? NULL : MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_BIND_PORT);
+        web->daemon == NULL ? NULL : MHD_get_daemon_info(web->daemon, MHD_DAEMON_INFO_BIND_PORT);
     if (info == NULL) {
         return ct_fail(CT_ERR_NETWORK, "cannot listen for HTTP on %s port %u: is it taken?",
                        options->host, (unsigned)options->port);
@@ -238,61 +238,61 @@ static enum ct_err start(struct ct_http *http, const struct ct_http_options *opt
     return CT_OK;
 }
 
-enum ct_err ct_http_open(const struct ct_http_options *options, struct ct_http **out,
-                         uint16_t *out_port) {
-    struct ct_http *http = calloc(1, sizeof *http);
-    if (http == NULL) {
+enum ct_err ct_web_open(const struct ct_web_options *options, struct ct_web **out,
+                        uint16_t *out_port) {
+    struct ct_web *web = calloc(1, sizeof *web);
+    if (web == NULL) {
         return ct_fail(CT_ERR_MEMORY, "out of memory for the HTTP server");
     }
-    pthread_mutex_init(&http->lock, NULL);
-    http->ledger_fd = open(options->ledger_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    http->blobs_fd = open(options->blobs_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    pthread_mutex_init(&web->lock, NULL);
+    web->ledger_fd = open(options->ledger_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    web->blobs_fd = open(options->blobs_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     enum ct_err err = CT_OK;
-    if (http->ledger_fd < 0 || http->blobs_fd < 0) {
+    if (web->ledger_fd < 0 || web->blobs_fd < 0) {
         err = ct_fail(CT_ERR_IO, "cannot open %s or %s", options->ledger_dir, options->blobs_dir);
     } else {
-        err = start(http, options, out_port);
+        err = start(web, options, out_port);
     }
     if (err != CT_OK) {
-        ct_http_close(http);
+        ct_web_close(web);
         return err;
     }
-    *out = http;
+    *out = web;
     return CT_OK;
 }
 
-void ct_http_close(struct ct_http *http) {
-    if (http->daemon != NULL) {
-        MHD_stop_daemon(http->daemon);
+void ct_web_close(struct ct_web *web) {
+    if (web->daemon != NULL) {
+        MHD_stop_daemon(web->daemon);
     }
-    if (http->ledger_fd >= 0) {
-        close(http->ledger_fd);
+    if (web->ledger_fd >= 0) {
+        close(web->ledger_fd);
     }
-    if (http->blobs_fd >= 0) {
-        close(http->blobs_fd);
+    if (web->blobs_fd >= 0) {
+        close(web->blobs_fd);
     }
-    pthread_mutex_destroy(&http->lock);
-    free(http->page);
-    free(http->json);
-    free(http);
+    pthread_mutex_destroy(&web->lock);
+    free(web->page);
+    free(web->json);
+    free(web);
 }
 
-void ct_http_show(struct ct_http *http, const char *page, const char *json) {
+void ct_web_show(struct ct_web *web, const char *page, const char *json) {
     char *new_page = strdup(page), *new_json = strdup(json);
     if (new_page == NULL || new_json == NULL) {
         free(new_page);
         free(new_json);
         return;
     }
-    pthread_mutex_lock(&http->lock);
-    char *old_page = http->page, *old_json = http->json;
-    http->page = new_page;
-    http->json = new_json;
-    pthread_mutex_unlock(&http->lock);
+    pthread_mutex_lock(&web->lock);
+    char *old_page = web->page, *old_json = web->json;
+    web->page = new_page;
+    web->json = new_json;
+    pthread_mutex_unlock(&web->lock);
     free(old_page);
     free(old_json);
 }
 
-uint64_t ct_http_sent_bytes(const struct ct_http *http) {
-    return __atomic_load_n(&http->sent_bytes, __ATOMIC_RELAXED);
+uint64_t ct_web_sent_bytes(const struct ct_web *web) {
+    return __atomic_load_n(&web->sent_bytes, __ATOMIC_RELAXED);
 }

@@ -1,5 +1,5 @@
 /* cotraind ticket: what nodes need to join and auditors to verify. */
-#include "commands.h"
+#include "cotraind.h"
 #include "run.h"
 
 #include <cotrain/command.h>

@@ -1,5 +1,5 @@
 /* cotraind serve: runs it. */
-#include "commands.h"
+#include "cotraind.h"
 #include "serve.h"
 
 #include <cotrain/command.h>
