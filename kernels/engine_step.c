@@ -1,24 +1,9 @@
 /* A step: leaves, their micro-batches, and the sums over them (numerics.md E6). */
 #include <cotrain/assert.h>
-#include <cotrain/mode.h>
 
 #include "gpt2.h"
 
-#include <omp.h>
 #include <string.h>
-
-static void round_span(const struct ct_engine *e, size_t begin, size_t end) {
-    ct_ops.bf16_from(e->rounded + begin, e->theta + begin, end - begin);
-}
-
-/* Each weight is rounded once per call; vectors lie in between and are rounded for nobody. */
-static void prepare_weights(struct ct_engine *e, struct ct_hand hand) {
-    if (e->rounded != NULL) {
-        const struct ct_span span = ct_share(hand, e->layout->parameters, 1024);
-        round_span(e, span.begin, span.end);
-        ct_barrier(hand);
-    }
-}
 
 /* The embeddings' gradients, in token order, into the place where the head's chain ended. Hands
  * take columns. */
@@ -73,49 +58,63 @@ static double sum_losses(const float *losses, size_t count) {
     return sum;
 }
 
-/* Leaves [first, first + 2^level) into e->gradient; returns the sum of their losses. The right half
+struct leaf {
+    struct ct_engine *engine;
+    const uint32_t *tokens;
+    float factor;
+};
+
+static void leaf_body(void *context, struct ct_hand hand) {
+    const struct leaf *leaf = context;
+    run_leaf(leaf->engine, leaf->tokens, leaf->factor, hand);
+}
+
+struct addition {
+    float *out;
+    const float *other;
+    size_t count;
+};
+
+static void addition_body(void *context, struct ct_hand hand) {
+    const struct addition *addition = context;
+    const struct ct_span span = ct_share(hand, addition->count, 1024);
+    ct_ops.add(addition->out + span.begin, addition->out + span.begin, addition->other + span.begin,
+               span.end - span.begin);
+}
+
+/* Leaves [first, first + 2^level) into `gradient`; returns the sum of their losses. The right half
  * of a pair waits in the level's own spare buffer. */
 static double run_leaves(struct ct_engine *e, const uint32_t *tokens, uint32_t first,
                          uint32_t level, float *gradient, float factor) {
     if (level == 0) {
         const size_t context = e->layout->shape.context;
         const size_t sequences = e->options.batch / e->options.leaves;
+        struct leaf leaf = {e, tokens + first * sequences * (context + 1), factor};
         e->gradient = gradient;
-#pragma omp parallel num_threads((int)e->options.threads)
-        {
-            const struct ct_mode mode = ct_mode_enter();
-            const struct ct_hand hand = {(size_t)omp_get_thread_num(),
-                                         (size_t)omp_get_num_threads()};
-            run_leaf(e, tokens + first * sequences * (context + 1), factor, hand);
-            ct_mode_leave(mode);
-        }
+        ct_team(e->options.threads, leaf_body, &leaf);
         return sum_losses(e->losses, sequences * context);
     }
     const uint32_t half = 1u << (level - 1);
     float *right = e->spare[level - 1];
-    double sum = run_leaves(e, tokens, first, level - 1, gradient, factor);
-    sum += run_leaves(e, tokens, first + half, level - 1, right, factor);
-#pragma omp parallel num_threads((int)e->options.threads)
-    {
-        const struct ct_mode mode = ct_mode_enter();
-        const struct ct_hand hand = {(size_t)omp_get_thread_num(), (size_t)omp_get_num_threads()};
-        const struct ct_span span = ct_share(hand, e->layout->parameters, 1024);
-        ct_ops.add(gradient + span.begin, gradient + span.begin, right + span.begin,
-                   span.end - span.begin);
-        ct_mode_leave(mode);
-    }
-    return sum;
+    const double left_sum = run_leaves(e, tokens, first, level - 1, gradient, factor);
+    const double right_sum = run_leaves(e, tokens, first + half, level - 1, right, factor);
+    struct addition addition = {gradient, right, e->layout->parameters};
+    ct_team(e->options.threads, addition_body, &addition);
+    return left_sum + right_sum;
 }
 
+static void weights_body(void *context, struct ct_hand hand) {
+    const struct ct_engine *e = context;
+    const struct ct_span span = ct_share(hand, e->layout->parameters, 1024);
+    ct_ops.bf16_from(e->rounded + span.begin, e->theta + span.begin, span.end - span.begin);
+}
+
+/* Each weight is rounded once per call; the vectors that lie in between are rounded for nobody. */
 static void use_theta(struct ct_engine *e, const float *theta) {
     e->theta = theta;
     e->weights = e->rounded != NULL ? (const void *)e->rounded : (const void *)theta;
-#pragma omp parallel num_threads((int)e->options.threads)
-    {
-        const struct ct_mode mode = ct_mode_enter();
-        prepare_weights(
-            e, (struct ct_hand){(size_t)omp_get_thread_num(), (size_t)omp_get_num_threads()});
-        ct_mode_leave(mode);
+    if (e->rounded != NULL) {
+        ct_team(e->options.threads, weights_body, e);
     }
 }
 
@@ -138,6 +137,20 @@ void ct_engine_gradient(struct ct_engine *engine, const float *theta, const uint
     *out_loss = (float)(sum / (double)count);
 }
 
+struct forward {
+    struct ct_engine *engine;
+    struct ct_micro micro;
+    bool losses;
+};
+
+static void forward_body(void *context, struct ct_hand hand) {
+    const struct forward *forward = context;
+    ct_gpt2_forward(forward->engine, &forward->micro, hand);
+    if (forward->losses) {
+        ct_head_run(forward->engine, &forward->micro, 0.0f, forward->engine->losses, hand);
+    }
+}
+
 /* Forward of some sequences, in micro-batches; the losses' sum, or only norm_f when not asked. */
 static double forward_only(struct ct_engine *e, const float *theta, struct ct_micro all,
                            bool losses) {
@@ -145,23 +158,14 @@ static double forward_only(struct ct_engine *e, const float *theta, struct ct_mi
     double sum = 0.0;
     for (size_t first = 0; first < all.sequences; first += e->options.micro_batch) {
         const size_t left = all.sequences - first;
-        struct ct_micro micro = all;
-        micro.tokens += first * all.stride;
-        micro.sequences = left < e->options.micro_batch ? left : e->options.micro_batch;
-        micro.rows = micro.sequences * micro.length;
-#pragma omp parallel num_threads((int)e->options.threads)
-        {
-            const struct ct_mode mode = ct_mode_enter();
-            const struct ct_hand hand = {(size_t)omp_get_thread_num(),
-                                         (size_t)omp_get_num_threads()};
-            ct_gpt2_forward(e, &micro, hand);
-            if (losses) {
-                ct_head_run(e, &micro, 0.0f, e->losses, hand);
-            }
-            ct_mode_leave(mode);
-        }
+        struct forward forward = {e, all, losses};
+        struct ct_micro *micro = &forward.micro;
+        micro->tokens += first * all.stride;
+        micro->sequences = left < e->options.micro_batch ? left : e->options.micro_batch;
+        micro->rows = micro->sequences * micro->length;
+        ct_team(e->options.threads, forward_body, &forward);
         if (losses) {
-            sum += sum_losses(e->losses, micro.rows);
+            sum += sum_losses(e->losses, micro->rows);
         }
     }
     return sum;

@@ -14,11 +14,14 @@
 #include <cotrain/engine.h>
 
 #include "ops.h"
+#include "team.h"
 
 enum {
     CT_QUERY_BLOCK = 64, /* queries whose scores against all keys are in scratch */
     CT_HEAD_ROWS = 256,  /* tokens whose logits exist at once; even, see E3 */
     CT_ROW_GRAIN = 16,   /* rows and columns are dealt to threads in such groups */
+    CT_BLOCK_ROWS = 196, /* rows that go through a phase together, so that they stay in L2; enough
+                            to be worth the packing of weights, and whole tiles of 14 */
 };
 
 /* Offsets in the flat array. */
@@ -92,32 +95,18 @@ struct ct_engine {
     struct ct_attention_scratch *attention; /* one per thread */
 };
 
-/* A thread of the region. */
-struct ct_hand {
-    size_t me, all;
-};
-
-struct ct_span {
-    size_t begin, end;
-};
-
-/* This hand's contiguous part of 0 … count − 1, cut at multiples of grain. */
-static inline struct ct_span ct_share(struct ct_hand hand, size_t count, size_t grain) {
-    const size_t grains = (count + grain - 1) / grain;
-    const size_t begin = grains * hand.me / hand.all * grain;
-    const size_t end = grains * (hand.me + 1) / hand.all * grain;
-    return (struct ct_span){begin < count ? begin : count, end < count ? end : count};
-}
-
-static inline void ct_barrier(struct ct_hand hand) {
-    if (hand.all > 1) {
-#pragma omp barrier
-    }
-}
-
 /* The address of element `index` of an operand array. */
 static inline void *ct_operand(const struct ct_engine *engine, const void *base, size_t index) {
     return (char *)(uintptr_t)base + index * engine->operand_bytes;
+}
+
+/* Cuts the next CT_BLOCK_ROWS rows off `rows`, for `while (ct_next_rows(&rows, &block))`. */
+static inline bool ct_next_rows(struct ct_span *rows, struct ct_span *out_block) {
+    const size_t left = rows->end - rows->begin;
+    *out_block =
+        (struct ct_span){rows->begin, rows->begin + (left < CT_BLOCK_ROWS ? left : CT_BLOCK_ROWS)};
+    rows->begin = out_block->end;
+    return left > 0;
 }
 
 /* The micro-batch in hand: `sequences` rows of tokens, `stride` apart, `length` predictions each.

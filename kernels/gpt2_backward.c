@@ -118,28 +118,39 @@ static void layer_gradients(const struct ct_engine *e, size_t layer, size_t rows
                   hand);
 }
 
+/* The last LayerNorm: d_norm_f → d_stream[0]. */
+static void last_norm_rows(const struct ct_engine *e, struct ct_span rows) {
+    const size_t d = e->layout->shape.width, layers = e->layout->shape.layers;
+    memset(e->d_stream[1] + rows.begin * d, 0, (rows.end - rows.begin) * d * sizeof(float));
+    norm_rows(e, rows, e->d_stream[0], e->d_stream[1], e->d_norm_f, e->stream[layers], e->mean_f,
+              e->rstd_f, e->places.ln_f.weight);
+}
+
 void ct_gpt2_backward(struct ct_engine *e, const struct ct_micro *micro, float *d_embedding,
                       struct ct_hand hand) {
     const size_t d = e->layout->shape.width, layers = e->layout->shape.layers;
-    const struct ct_span rows = ct_share(hand, micro->rows, CT_ROW_GRAIN);
-    const size_t first = rows.begin * d, count = (rows.end - rows.begin) * d;
-    /* d_norm_2 is free here: it holds the zeros that the last LayerNorm's gradient is added to. */
-    memset(e->d_norm_2 + first, 0, count * sizeof(float));
-    norm_rows(e, rows, e->d_stream[0], e->d_norm_2, e->d_norm_f, e->stream[layers], e->mean_f,
-              e->rstd_f, e->places.ln_f.weight);
+    const struct ct_span mine = ct_share(hand, micro->rows, CT_ROW_GRAIN);
+    const size_t first = mine.begin * d, bytes = (mine.end - mine.begin) * d * sizeof(float);
+    last_norm_rows(e, mine);
     norm_gradient(e, micro->rows, e->d_norm_f, e->stream[layers], e->mean_f, e->rstd_f,
                   e->places.ln_f, hand);
     for (size_t layer = layers; layer-- > 0;) {
-        half_2_rows(e, layer, rows);
+        struct ct_span rows = mine, block;
+        while (ct_next_rows(&rows, &block)) {
+            half_2_rows(e, layer, block);
+        }
         ct_barrier(hand);
         ct_attention_backward(e, micro, e->kept[layer].qkv, e->d_attention, e->d_qkv, hand);
         ct_barrier(hand);
-        half_1_rows(e, layer, rows);
+        rows = mine;
+        while (ct_next_rows(&rows, &block)) {
+            half_1_rows(e, layer, block);
+        }
         ct_barrier(hand);
         layer_gradients(e, layer, micro->rows, hand);
         ct_barrier(hand);
-        memcpy(e->d_stream[0] + first, e->d_stream[2] + first, count * sizeof(float));
+        memcpy(e->d_stream[0] + first, e->d_stream[2] + first, bytes);
     }
-    memcpy(d_embedding + first, e->d_stream[0] + first, count * sizeof(float));
+    memcpy(d_embedding + first, e->d_stream[0] + first, bytes);
     ct_barrier(hand);
 }

@@ -72,19 +72,40 @@ static void mlp_rows(const struct ct_engine *e, size_t layer, struct ct_span row
                  e->stream[layer + 1]);
 }
 
+/* What of a layer comes before its attention. */
+static void before_attention(const struct ct_engine *e, size_t layer, struct ct_span rows) {
+    struct ct_span block;
+    while (ct_next_rows(&rows, &block)) {
+        qkv_rows(e, layer, block);
+    }
+}
+
+/* What of a layer comes after its attention, and of the next one before. */
+static void after_attention(const struct ct_engine *e, size_t layer, struct ct_span rows) {
+    const size_t layers = e->layout->shape.layers;
+    const struct ct_gpt2_kept *kept = &e->kept[layer];
+    struct ct_span block;
+    while (ct_next_rows(&rows, &block)) {
+        project_rows(e, block, kept->attention, e->layout->shape.width,
+                     e->places.layers[layer].projection, e->stream[layer], kept->middle);
+        mlp_rows(e, layer, block);
+        if (layer + 1 < layers) {
+            qkv_rows(e, layer + 1, block);
+        } else {
+            norm_rows(e, block, e->stream[layers], e->places.ln_f, e->mean_f, e->rstd_f, e->norm_f);
+        }
+    }
+}
+
 void ct_gpt2_forward(struct ct_engine *e, const struct ct_micro *micro, struct ct_hand hand) {
-    const size_t d = e->layout->shape.width, layers = e->layout->shape.layers;
     const struct ct_span rows = ct_share(hand, micro->rows, CT_ROW_GRAIN);
     embed(e, micro, rows);
-    for (size_t layer = 0; layer < layers; layer++) {
+    before_attention(e, 0, rows);
+    for (size_t layer = 0; layer < e->layout->shape.layers; layer++) {
         const struct ct_gpt2_kept *kept = &e->kept[layer];
-        qkv_rows(e, layer, rows);
         ct_barrier(hand);
         ct_attention_forward(e, micro, kept->qkv, kept->attention, hand);
         ct_barrier(hand);
-        project_rows(e, rows, kept->attention, d, e->places.layers[layer].projection,
-                     e->stream[layer], kept->middle);
-        mlp_rows(e, layer, rows);
+        after_attention(e, layer, rows);
     }
-    norm_rows(e, rows, e->stream[layers], e->places.ln_f, e->mean_f, e->rstd_f, e->norm_f);
 }

@@ -5,8 +5,8 @@
 #include <cotrain/mode.h>
 
 #include "binary64.h"
+#include "parallel.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,10 +65,6 @@ void ct_train_state_reset(struct ct_train_state *state, const struct ct_layout *
     state->step = 0;
 }
 
-static int thread_count(uint32_t threads) {
-    return threads != 0 ? (int)threads : omp_get_max_threads();
-}
-
 /* The operations below are written once; an overlay is the same text compiled for more lanes, so
  * it cannot mean anything else. A CPU without fused multiply-add is refused by ct_isa_start. */
 #define BODY       static inline __attribute__((always_inline))
@@ -104,8 +100,8 @@ struct step {
     bool decay;
 };
 
-BODY void update_body(const struct step *s, size_t count, float *restrict theta, float *restrict m,
-                      float *restrict v, const float *restrict g, bool decay) {
+BODY void update_values(const struct step *s, size_t count, float *restrict theta,
+                        float *restrict m, float *restrict v, const float *restrict g, bool decay) {
     for (size_t i = 0; i < count; i++) {
         const float q = g[i] * s->c;
         const float mi = __builtin_fmaf(s->beta1, m[i], s->one_minus_beta1 * q);
@@ -125,9 +121,9 @@ BODY void update_body(const struct step *s, size_t count, float *restrict theta,
     target static void update_##suffix(const struct step *s, size_t count, float *theta, float *m, \
                                        float *v, const float *g) {                                 \
         if (s->decay) {                                                                            \
-            update_body(s, count, theta, m, v, g, true);                                           \
+            update_values(s, count, theta, m, v, g, true);                                         \
         } else {                                                                                   \
-            update_body(s, count, theta, m, v, g, false);                                          \
+            update_values(s, count, theta, m, v, g, false);                                        \
         }                                                                                          \
     }
 
@@ -179,33 +175,37 @@ static struct cursor next_block(const struct ct_layout *layout, struct cursor cu
     return cursor;
 }
 
+struct wave {
+    size_t count;
+    const float *blocks[WAVE_BLOCKS];
+    uint16_t lengths[WAVE_BLOCKS];
+    float sums[WAVE_BLOCKS];
+};
+
+static void wave_body(void *context, size_t begin, size_t end) {
+    struct wave *wave = context;
+    for (size_t i = begin; i < end; i++) {
+        wave->sums[i] = block_squares(wave->blocks[i], wave->lengths[i]);
+    }
+}
+
 /* Blocks are summed in waves that fit on the stack: nothing is allocated in a step. */
 double ct_gradient_norm(const struct ct_layout *layout, const float *gradient, uint32_t threads) {
     double total = 0.0;
     struct cursor cursor = {0};
     while (cursor.tensor < layout->tensor_count) {
-        const float *blocks[WAVE_BLOCKS];
-        uint16_t lengths[WAVE_BLOCKS];
-        float sums[WAVE_BLOCKS];
-        int count = 0;
-        for (; count < WAVE_BLOCKS && cursor.tensor < layout->tensor_count; count++) {
+        struct wave wave;
+        wave.count = 0;
+        for (; wave.count < WAVE_BLOCKS && cursor.tensor < layout->tensor_count; wave.count++) {
             const struct ct_tensor *tensor = &layout->tensors[cursor.tensor];
             const size_t left = tensor_values(tensor) - cursor.start;
-            blocks[count] = gradient + tensor->offset + cursor.start;
-            lengths[count] = (uint16_t)(left < BLOCK ? left : BLOCK);
+            wave.blocks[wave.count] = gradient + tensor->offset + cursor.start;
+            wave.lengths[wave.count] = (uint16_t)(left < BLOCK ? left : BLOCK);
             cursor = next_block(layout, cursor);
         }
-#pragma omp parallel num_threads(thread_count(threads))
-        {
-            const struct ct_mode mode = ct_mode_enter();
-#pragma omp for schedule(static)
-            for (int i = 0; i < count; i++) {
-                sums[i] = block_squares(blocks[i], lengths[i]);
-            }
-            ct_mode_leave(mode);
-        }
-        for (int i = 0; i < count; i++) {
-            total += (double)sums[i];
+        ct_parallel(threads, wave.count, 16, wave_body, &wave);
+        for (size_t i = 0; i < wave.count; i++) {
+            total += (double)wave.sums[i];
         }
     }
     return __builtin_sqrt(total);
@@ -233,18 +233,26 @@ static float bias_correction(float beta, uint32_t t) {
     return (float)(1.0 / (1.0 - power));
 }
 
-/* The part of a tensor in [first, last) of the flat array. */
-static void update_range(const struct ct_layout *layout, struct step step, size_t first,
-                         size_t last, struct ct_train_state *state, const float *gradient) {
-    for (uint32_t i = 0; i < layout->tensor_count; i++) {
-        const struct ct_tensor *tensor = &layout->tensors[i];
-        const size_t end = tensor->offset + tensor_values(tensor);
-        const size_t from = tensor->offset > first ? tensor->offset : first;
-        const size_t to = end < last ? end : last;
+struct update {
+    const struct ct_layout *layout;
+    struct step step;
+    struct ct_train_state *state;
+    const float *gradient;
+};
+
+/* Values [begin, end) of the flat array, tensor by tensor. */
+static void update_body(void *context, size_t begin, size_t end) {
+    const struct update *all = context;
+    struct step step = all->step;
+    for (uint32_t i = 0; i < all->layout->tensor_count; i++) {
+        const struct ct_tensor *tensor = &all->layout->tensors[i];
+        const size_t tensor_end = tensor->offset + tensor_values(tensor);
+        const size_t from = tensor->offset > begin ? tensor->offset : begin;
+        const size_t to = tensor_end < end ? tensor_end : end;
         if (from < to) {
             step.decay = tensor->kind != CT_TENSOR_VECTOR;
-            update(&step, to - from, state->theta + from, state->m + from, state->v + from,
-                   gradient + from);
+            update(&step, to - from, all->state->theta + from, all->state->m + from,
+                   all->state->v + from, all->gradient + from);
         }
     }
 }
@@ -275,18 +283,8 @@ struct ct_adamw_report ct_adamw_step(const struct ct_adamw *adamw, const struct 
         .minus_lr_decay = -lr * adamw->weight_decay,
     };
     ct_mode_leave(mode);
-    /* Elementwise, so the array may be cut anywhere; cache lines keep threads apart. */
-    const size_t lines = (layout->parameters + 15) / 16;
-#pragma omp parallel num_threads(thread_count(state->threads))
-    {
-        const struct ct_mode thread_mode = ct_mode_enter();
-        const size_t me = (size_t)omp_get_thread_num(), all = (size_t)omp_get_num_threads();
-        const size_t first = lines * me / all * 16;
-        const size_t end = lines * (me + 1) / all * 16;
-        update_range(layout, step, first, end < layout->parameters ? end : layout->parameters,
-                     state, gradient);
-        ct_mode_leave(thread_mode);
-    }
+    struct update all = {layout, step, state, gradient};
+    ct_parallel(state->threads, layout->parameters, 1024, update_body, &all);
     report.applied = true;
     return report;
 }

@@ -1,0 +1,41 @@
+/* Threads that walk through the same phases together: one parallel region for a whole pass, each
+ * hand taking its share of a phase's outputs, barriers between phases. */
+#ifndef COTRAIN_KERNELS_TEAM_H
+#define COTRAIN_KERNELS_TEAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct ct_meeting;
+
+/* A thread of the team. */
+struct ct_hand {
+    size_t me, all;
+    struct ct_meeting *meeting; /* where the team's hands wait for each other */
+};
+
+typedef void ct_hand_fn(void *context, struct ct_hand hand);
+
+/* Runs `body` once in each of at most `threads` threads, in E1 mode, and returns when all are done.
+ * The team may come out smaller than asked: `all` tells. Inside another parallel region it is the
+ * calling thread alone. */
+void ct_team(uint32_t threads, ct_hand_fn *body, void *context);
+
+/* Waits until every hand of the team has come here; what they wrote before is then visible. Spins
+ * for some microseconds and gives the core away after that, so that a crowded machine loses little.
+ */
+void ct_barrier(struct ct_hand hand);
+
+struct ct_span {
+    size_t begin, end;
+};
+
+/* This hand's contiguous part of 0 … count − 1, cut at multiples of grain. */
+static inline struct ct_span ct_share(struct ct_hand hand, size_t count, size_t grain) {
+    const size_t grains = (count + grain - 1) / grain;
+    const size_t begin = grains * hand.me / hand.all * grain;
+    const size_t end = grains * (hand.me + 1) / hand.all * grain;
+    return (struct ct_span){begin < count ? begin : count, end < count ? end : count};
+}
+
+#endif
