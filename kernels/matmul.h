@@ -23,7 +23,8 @@ struct ct_tile_room {
     _Alignas(64) float b[CT_TILE_STEPS * CT_TILE_COLUMNS];
 };
 
-/* This thread's room, as old as the thread. */
+/* This thread's room, as old as the thread: 272 KiB of thread-local storage, of which only threads
+ * that multiply touch a page. A thread with a smaller stack than that cannot be created. */
 struct ct_tile_room *ct_tile_room(void);
 
 /* OpenBLAS, float operands, in the calling thread; no promise on bits. */
