@@ -161,12 +161,14 @@ static bool take_candidate(struct ct_audit_log *log, struct ct_buf *data,
 }
 
 static bool load_sequential(struct ct_source *source, const struct ct_buf *note,
-                            struct ct_audit_log *out) {
+                            struct ct_audit_log *out, bool *absent) {
     char path[4200];
     snprintf(path, sizeof path, "%s/" CT_RUN_LEDGER "/entries", ct_source_directory(source));
     struct ct_buf data;
     ct_buf_init(&data, LOG_BYTES_MAX);
-    if (ct_file_read(path, &data) != CT_OK) {
+    const enum ct_err err = ct_file_read(path, &data);
+    *absent = err == CT_ERR_NOT_FOUND;
+    if (err != CT_OK) {
         ct_buf_deinit(&data);
         return false;
     }
@@ -231,9 +233,10 @@ bool ct_audit_log_load(struct ct_source *source, struct ct_audit_report *report,
     /* In a directory the sequential file has the entries too: the candidate whose entry 0 verifies
      * the checkpoint, and whose root it signs, is the truth that all files are then held to. */
     bool loaded = false;
+    bool absent = false;
     char sequential_fault[400] = "";
     if (ct_source_directory(source) != NULL) {
-        loaded = load_sequential(source, &note, out);
+        loaded = load_sequential(source, &note, out, &absent);
         if (loaded) {
             drop_unsigned_tail(out, report);
         } else {
@@ -244,8 +247,8 @@ bool ct_audit_log_load(struct ct_source *source, struct ct_audit_report *report,
         loaded = load_bundles(source, &note, report, out);
         /* If neither holds, the checkpoint that both are measured by is what is broken. */
         if (loaded && sequential_fault[0] != '\0') {
-            ct_audit_find(report, CT_FINDING_BROKEN, -1, CT_RUN_LEDGER "/entries", "%s",
-                          sequential_fault);
+            ct_audit_find(report, absent ? CT_FINDING_UNAVAILABLE : CT_FINDING_BROKEN, -1,
+                          CT_RUN_LEDGER "/entries", "%s", sequential_fault);
         }
     }
     ct_buf_deinit(&note);

@@ -1,0 +1,140 @@
+# Sourced by the tests of whole runs: makes a tiny run in $work, starts and waits for its programs.
+# Everything that waits, waits for a condition and gives up after $patience seconds.
+
+patience=120
+work=$(mktemp -d "${TMPDIR:-/tmp}/cotrain-run.XXXXXX")
+pids=
+clean() {
+    for pid in $pids; do
+        kill -9 "$pid" 2>/dev/null
+    done
+    wait 2>/dev/null
+    [ -n "${KEEP:-}" ] && { echo "$work"; return; }
+    rm -rf "$work"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM
+
+die() {
+    echo "FAILED: $*" >&2
+    for log in "$work"/*.log; do
+        [ -f "$log" ] && { echo "--- $log" >&2; tail -n 25 "$log" >&2; }
+    done
+    exit 1
+}
+
+# until_true WHAT COMMAND…: polls, since other processes tell nobody when their files change.
+until_true() {
+    what=$1
+    shift
+    end=$(($(date +%s) + patience))
+    until "$@" >/dev/null 2>&1; do
+        [ "$(date +%s)" -lt "$end" ] || die "waited $patience s for: $what"
+        sleep 0.05
+    done
+}
+
+# make_run NODES ROUNDS [STEPS]
+make_run() {
+    keys=
+    node=1
+    while [ "$node" -le "$1" ]; do
+        key=$("$cotrain" key --dir "$work/node-$node" 2>/dev/null) || die "cotrain key"
+        keys="$keys
+    - $key"
+        node=$((node + 1))
+    done
+    seq 1 3000 | awk '{ printf "line %d says that %d and %d are %d.\n", $1, $1 % 7, $1 % 5, $1 % 12 }' \
+        >"$work/text"
+    "$cotrain" data build --name lines --license CC0-1.0 --source "made by the test" \
+        "$work/data" "$work/text" >/dev/null || die "cotrain data build"
+    cat >"$work/run.yaml" <<YAML
+run:
+  name: test
+  license: Apache-2.0
+  rounds: $2
+model:
+  arch: gpt2
+  layers: 2
+  heads: 2
+  width: 32
+  context: 16
+training:
+  numerics: bf16-1
+  batch: 4
+  steps: ${3:-4}
+  steps_min: 1
+  rate_peak: 3.0e-3
+  rate_floor: 3.0e-4
+  warmup_tokens: 500
+  total_tokens: 20000
+data:
+  path: data
+  license: CC0-1.0
+  provenance: Made by the test.
+admission:
+  nodes:$keys
+timing:
+  round_seconds: 20
+  upload_seconds: 20
+  quorum_nodes: 2
+  checkpoint_ms: 100
+audit:
+  snapshot_rounds: 2
+YAML
+    "$cotraind" init "$work/run.yaml" "$work/run" --host 127.0.0.1 >"$work/init.log" 2>&1 ||
+        die "cotraind init"
+}
+
+# start_coordinator: sets $coordinator and $ticket. The ports are kept in the run directory.
+start_coordinator() {
+    "$cotraind" serve "$work/run" --listen 127.0.0.1:0 --http 0 --exit-when-done \
+        >>"$work/coordinator.log" 2>&1 &
+    coordinator=$!
+    pids="$pids $coordinator"
+    until_true "the coordinator's ports" "$cotraind" ticket "$work/run"
+    ticket=$("$cotraind" ticket "$work/run" | sed -n 's/^ticket *//p')
+    [ -n "$ticket" ] || die "no ticket"
+}
+
+# start_node N: sets $started.
+start_node() {
+    "$cotrain" join "$ticket" --dir "$work/node-$1" --threads 1 --yes --json \
+        >>"$work/node-$1.log" 2>&1 &
+    started=$!
+    pids="$pids $started"
+}
+
+# wait_for PID NAME: it must end with status 0 before the patience does.
+wait_for() {
+    (
+        trap - EXIT
+        end=$(($(date +%s) + patience))
+        while kill -0 "$1" 2>/dev/null; do
+            [ "$(date +%s)" -lt "$end" ] || { kill -9 "$1"; exit 0; }
+            sleep 0.1
+        done
+    ) &
+    guard=$!
+    wait "$1"
+    ended=$?
+    kill "$guard" 2>/dev/null
+    wait "$guard" 2>/dev/null
+    [ "$ended" = 0 ] || die "$2 ended with status $ended"
+}
+
+# check_run NODES: the same model everywhere, receipts that verify, an audit without findings.
+check_run() {
+    node=1
+    while [ "$node" -le "$1" ]; do
+        cmp -s "$work/node-1/model/model.safetensors" "$work/node-$node/model/model.safetensors" ||
+            die "node $node has another model than node 1"
+        for receipt in "$work/node-$node"/receipts/*.tlog-proof; do
+            "$cotrain" receipt "$receipt" >/dev/null 2>&1 || die "$receipt does not verify"
+        done
+        node=$((node + 1))
+    done
+    "$cotrain" audit "$work/run" --replay --recompute all --json >"$work/audit.json" 2>"$work/audit.log" ||
+        { cat "$work/audit.json" >&2; die "the audit found something"; }
+    grep -q '"ok": *true' "$work/audit.json" || die "the audit does not say ok"
+}
