@@ -9,7 +9,6 @@ clean() {
         kill -9 "$pid" 2>/dev/null
     done
     wait 2>/dev/null
-    [ -n "${KEEP:-}" ] && { echo "$work"; return; }
     rm -rf "$work"
 }
 trap clean EXIT
@@ -105,21 +104,16 @@ start_node() {
     pids="$pids $started"
 }
 
-# wait_for PID NAME: it must end with status 0 before the patience does.
+# A child that has ended stays as a zombie until it is waited for.
+is_over() {
+    [ ! -e "/proc/$1/status" ] || grep -q '^State:.*Z' "/proc/$1/status"
+}
+
+# wait_for PID NAME: it must end, and with status 0.
 wait_for() {
-    (
-        trap - EXIT
-        end=$(($(date +%s) + patience))
-        while kill -0 "$1" 2>/dev/null; do
-            [ "$(date +%s)" -lt "$end" ] || { kill -9 "$1"; exit 0; }
-            sleep 0.1
-        done
-    ) &
-    guard=$!
+    until_true "the end of $2" is_over "$1"
     wait "$1"
     ended=$?
-    kill "$guard" 2>/dev/null
-    wait "$guard" 2>/dev/null
     [ "$ended" = 0 ] || die "$2 ended with status $ended"
 }
 
