@@ -24,6 +24,14 @@ static const char *phase_name(enum ct_phase phase) {
     return names[phase];
 }
 
+/* Where a served run tells more, if it is known. */
+static void print_live(const struct ct_run *run) {
+    struct ct_ports ports;
+    if (ct_ports_load(run->dir, &ports) == CT_OK && ports.http != 0) {
+        printf("live     http://%s:%u/status.json\n", ports.host, (unsigned)ports.http);
+    }
+}
+
 static void print_words(const struct ct_fold *fold, bool served) {
     char hex[CT_HEX_BYTES];
     ct_hash_hex(&fold->run_id, hex);
@@ -111,6 +119,9 @@ int ct_cmd_status(int argc, char **argv) {
             err = print_json(&run.replay.fold, served);
         } else {
             print_words(&run.replay.fold, served);
+            if (served) {
+                print_live(&run);
+            }
         }
         ct_run_close(&run);
     }

@@ -46,7 +46,8 @@ static void refuse(struct ct_member *member, uint32_t code, bool final, const ch
     wire.body.refusal.code = code;
     wire.body.refusal.final = final;
     snprintf(wire.body.refusal.text, sizeof wire.body.refusal.text, "%s", text);
-    ct_log(CT_LOG_WARN, "intake", "refused, %s: %s", name_of(member, name), text);
+    ct_refusals_log(&member->owner->refusals, ct_serve_now_ms(), "%s: %s", name_of(member, name),
+                    text);
     ct_intake_send(member, &wire);
 }
 

@@ -4,7 +4,6 @@
 #include "serve.h"
 
 #include <cotrain/assert.h>
-#include <cotrain/log.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,8 +46,9 @@ static void refuse_upload(struct ct_member *member, const char *text) {
     struct ct_wire wire = {.kind = CT_WIRE_REFUSAL};
     wire.body.refusal.code = CT_REFUSED_UPLOAD;
     snprintf(wire.body.refusal.text, sizeof wire.body.refusal.text, "%s", text);
-    ct_log(CT_LOG_WARN, "intake", "refused, node with key %02x%02x…: %s", member->key.bytes[0],
-           member->key.bytes[1], text);
+    ct_refusals_log(&member->owner->refusals, ct_serve_now_ms(), "key %02x%02x%02x%02x…: %s",
+                    member->key.bytes[0], member->key.bytes[1], member->key.bytes[2],
+                    member->key.bytes[3], text);
     ct_intake_send(member, &wire);
 }
 
@@ -62,7 +62,9 @@ static void on_checked(struct ct_serve *serve, struct ct_seat *seat,
         break;
     case CT_ERR_DIGEST:
     case CT_ERR_FORMAT:
-        ct_log(CT_LOG_WARN, "intake", "refused: %s", job->detail);
+        if (seat->member == NULL) {
+            ct_refusals_log(&serve->refusals, ct_serve_now_ms(), "%s", job->detail);
+        }
         contribution->upload = CT_UPLOAD_BAD;
         contribution->is_evidence = job->err == CT_ERR_DIGEST;
         if (seat->member != NULL) {
@@ -103,8 +105,9 @@ static enum ct_err settle(struct ct_serve *serve, struct ct_contribution *contri
         }
         bool later = other->index < contribution->index;
         const struct ct_contribution *copy = later ? contribution : other;
-        ct_log(CT_LOG_WARN, "intake", "refused, node %u's payload of round %u is node %u's",
-               copy->node, copy->round, later ? other->node : contribution->node);
+        ct_refusals_log(&serve->refusals, ct_serve_now_ms(),
+                        "node %u's payload of round %u is node %u's", copy->node, copy->round,
+                        later ? other->node : contribution->node);
         if (later) {
             return append_refused(serve, contribution->node, CT_REFUSAL_COPY);
         }

@@ -161,8 +161,8 @@ static void on_closed(void *user, struct ct_link *link, enum ct_err why, const c
     serve->tally.closed_links_up += received;
     serve->tally.closed_links_down += sent;
     if (why == CT_ERR_TLS || why == CT_ERR_TOO_LARGE || why == CT_ERR_FORMAT) {
-        ct_log(CT_LOG_WARN, "intake", "refused, %s: %s",
-               member->opened ? "a connection" : "a stranger", detail);
+        ct_refusals_log(&serve->refusals, ct_serve_now_ms(), "%s: %s",
+                        member->opened ? "a connection" : "a stranger", detail);
     } else if (why != CT_ERR_REFUSED && member->opened) {
         ct_log(CT_LOG_INFO, "intake", "disconnected, key %02x%02x%02x%02x…: %s",
                member->key.bytes[0], member->key.bytes[1], member->key.bytes[2],

@@ -13,6 +13,7 @@
 #define COORDINATOR_SERVE_H
 
 #include "journal.h"
+#include "refusals.h"
 #include "roster.h"
 #include "round.h"
 #include "run.h"
@@ -65,6 +66,7 @@ struct ct_serve {
     struct ct_link_server *server;
     struct ct_merge_job merge;
     struct ct_tally tally;
+    struct ct_refusals refusals;
     uint64_t closed_index; /* of the open round's commits_closed; 0: not written */
     uint64_t finished_ms;  /* 0: not yet */
     uint32_t jobs;         /* upload jobs that run */
