@@ -1,5 +1,7 @@
 #include "run.h"
 
+#include "cache.h"
+
 #include <cotrain/assert.h>
 #include <cotrain/log.h>
 
@@ -177,6 +179,21 @@ static enum ct_err check_identity(const struct ct_run *run, const char *origin) 
     return CT_OK;
 }
 
+static bool take_cached_model(struct ct_replay *replay, const char *dir) {
+    const struct ct_fold *fold = &replay->fold;
+    if (!fold->model_known || replay->theta != NULL) {
+        return false;
+    }
+    replay->theta = malloc(fold->layout.parameters * sizeof replay->theta[0]);
+    if (replay->theta == NULL || !ct_cache_load(dir, &fold->layout, &fold->model, replay->theta)) {
+        return false;
+    }
+    bool open = fold->phase == CT_PHASE_COMMIT || fold->phase == CT_PHASE_UPLOAD;
+    replay->theta_valid = true;
+    replay->theta_round = open ? fold->round - 1 : fold->round;
+    return true;
+}
+
 static enum ct_err begin(const char *dir, struct ct_run *out) {
     memset(out, 0, sizeof *out);
     out->lock_fd = -1;
@@ -214,15 +231,15 @@ enum ct_err ct_run_open(const char *dir, ct_run_entry each, void *user, struct c
         err = ct_ledger_open(path, origin, out->log_key, &out->ledger);
     }
     uint64_t count = err == CT_OK ? ct_ledger_size(out->ledger) : 0;
-    /* The fold alone tells where the newest snapshot is, from which θ is cheapest to have. */
     if (err == CT_OK) {
-        err = fold_all(out, out->ledger, count, CT_REPLAY_NEVER, NULL, NULL);
+        err = fold_all(out, out->ledger, count, CT_REPLAY_NEVER, each, user);
     }
     if (err == CT_OK) {
         err = check_identity(out, origin);
     }
-    if (err == CT_OK) {
-        err = fold_all(out, out->ledger, count, out->replay.fold.snapshot_round, each, user);
+    if (err == CT_OK && !take_cached_model(&out->replay, dir)) {
+        /* The fold tells where the newest snapshot is, from which θ is cheapest to have. */
+        err = fold_all(out, out->ledger, count, out->replay.fold.snapshot_round, NULL, NULL);
     }
     if (err == CT_OK && !out->replay.theta_valid) {
         err = ct_fail(CT_ERR_STATE, "the model of %s could not be recomputed", dir);

@@ -31,9 +31,10 @@ struct ct_run {
 /* "DIR/NAME" into out[PATH_MAX]; CT_ERR_CONFIG when it is too long. */
 CT_MUST_CHECK enum ct_err ct_run_path(const char *dir, const char *name, char *out);
 
-/* Opens as the one writer: locks DIR (CT_ERR_STATE when another process has it), folds the ledger
- * and recomputes θ from the newest snapshot. `each` is told every entry after it was applied, may
- * be NULL. On success ended with ct_run_close, which does not publish; on failure nothing is owned.
+/* Opens as the one writer: locks DIR (CT_ERR_STATE when another process has it), folds the ledger,
+ * and takes θ from the cache or recomputes it from the newest snapshot. `each` is told every entry
+ * after it was applied, may be NULL. On success ended with ct_run_close, which does not publish; on
+ * failure nothing is owned.
  */
 typedef enum ct_err (*ct_run_entry)(void *user, const struct ct_fold *fold, struct ct_bytes entry);
 CT_MUST_CHECK enum ct_err ct_run_open(const char *dir, ct_run_entry each, void *user,

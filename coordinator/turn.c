@@ -1,4 +1,5 @@
 /* The actions of the round: opening it, closing its commits, the merge job, closing it. */
+#include "cache.h"
 #include "incoming.h"
 #include "serve.h"
 
@@ -194,6 +195,7 @@ static enum ct_err merge(struct ct_serve *serve) {
     ct_merge_list_deinit(&list);
     CT_TRY(err);
     job->model = ct_model_digest(&fold->layout, job->theta);
+    ct_cache_save(serve->run.dir, fold->round, &fold->layout, job->theta);
     if (job->has_snapshot) {
         /* Little-endian binary32, as replay.c has it. */
         struct ct_blob_ref ref;

@@ -711,6 +711,39 @@ static void the_ledger_says_what_was_refused_and_holds(void **state) {
     ct_run_close(&run);
 }
 
+/* The cache saves time and decides nothing. */
+static void the_model_is_the_same_without_the_cache(void **state) {
+    (void)state;
+    char path[PATH_MAX], cache[PATH_MAX];
+    snprintf(path, sizeof path, "%s/run", dir);
+    struct ct_hash models[3];
+    static const bool valid[3] = {true, false, false};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct ct_run run;
+        if (ct_run_open(path, NULL, NULL, &run) != CT_OK) {
+            fail_msg("%s", ct_err_detail());
+        }
+        struct ct_replay *replay = &run.replay;
+        assert_true(replay->theta_valid);
+        assert_int_equal(replay->theta_round, replay->fold.round);
+        assert_int_equal(replay->from_round == CT_REPLAY_NEVER, valid[i]);
+        models[i] = ct_model_digest(&replay->fold.layout, replay->theta);
+        assert_true(ct_hash_equal(&models[i], &replay->fold.model));
+        ct_run_close(&run);
+        for (int slot = 0; slot < 2; slot++) {
+            snprintf(cache, sizeof cache, "%s/run/" CT_RUN_CACHE "/%d", dir, slot);
+            if (i == 0) {
+                struct ct_buf bytes = fixture_read(cache);
+                bytes.data[bytes.length / 2] ^= 1;
+                fixture_write(cache, bytes.data, bytes.length);
+                ct_buf_deinit(&bytes);
+            } else if (i == 1) {
+                assert_int_equal(unlink(cache), 0);
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(strangers_are_refused_and_told_why),
@@ -719,6 +752,7 @@ int main(void) {
         cmocka_unit_test(payloads_that_are_no_updates_are_refused),
         cmocka_unit_test(who_commits_late_is_told_so),
         cmocka_unit_test(the_ledger_says_what_was_refused_and_holds),
+        cmocka_unit_test(the_model_is_the_same_without_the_cache),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
