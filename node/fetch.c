@@ -40,7 +40,8 @@ struct transfer {
     struct ct_buf *buf;
     int fd;
     uint64_t offset;  /* where the body that arrives is to start; 0 without a range */
-    uint64_t written; /* end of what the file holds */
+    uint64_t written; /* end of what the file holds, or length of the buffer */
+    uint64_t skip;    /* of the body, bytes that a buffer does not want */
     uint64_t maximum;
     uint64_t range_start; /* as the answer says */
     bool started;
@@ -163,17 +164,20 @@ static bool transfer_begin(struct transfer *transfer) {
     long status = 0;
     curl_easy_getinfo(transfer->fetch->curl, CURLINFO_RESPONSE_CODE, &status);
     transfer->started = true;
-    if (status == 206 && transfer->range_start == transfer->offset && transfer->fd >= 0) {
+    if (status == 206 && transfer->offset > 0 && transfer->range_start == transfer->offset) {
         return true;
     }
     if (status != 200) {
         return false;
     }
-    /* The server does not do ranges: what is there is written again from the start. */
+    /* The server does not do ranges: a buffer leaves the start out, a file is written again. */
+    if (transfer->fd < 0) {
+        transfer->skip = transfer->offset;
+        return true;
+    }
     transfer->offset = 0;
     transfer->written = 0;
-    if (transfer->fd >= 0 &&
-        (ftruncate(transfer->fd, 0) != 0 || lseek(transfer->fd, 0, SEEK_SET) != 0)) {
+    if ((ftruncate(transfer->fd, 0) != 0 || lseek(transfer->fd, 0, SEEK_SET) != 0)) {
         transfer->failed = ct_fail(CT_ERR_IO, "cannot rewind a download: %s", strerror(errno));
         return false;
     }
@@ -187,7 +191,11 @@ static size_t on_body(char *data, size_t size, size_t count, void *user) {
         return 0;
     }
     transfer->fetch->received += length;
-    if (length > transfer->maximum - transfer->written) {
+    size_t skipped = transfer->skip < length ? (size_t)transfer->skip : length;
+    transfer->skip -= skipped;
+    data += skipped;
+    size_t wanted = length - skipped;
+    if (wanted > transfer->maximum - transfer->written) {
         transfer->failed = ct_fail(CT_ERR_TOO_LARGE,
                                    "an answer is longer than the %llu bytes "
                                    "allowed for it",
@@ -195,13 +203,13 @@ static size_t on_body(char *data, size_t size, size_t count, void *user) {
         return 0;
     }
     if (transfer->buf != NULL) {
-        transfer->failed = ct_buf_append(transfer->buf, data, length);
+        transfer->failed = ct_buf_append(transfer->buf, data, wanted);
         if (transfer->failed != CT_OK) {
             return 0;
         }
     } else {
-        for (size_t done = 0; done < length;) {
-            ssize_t n = write(transfer->fd, data + done, length - done);
+        for (size_t done = 0; done < wanted;) {
+            ssize_t n = write(transfer->fd, data + done, wanted - done);
             if (n < 0 && errno == EINTR) {
                 continue;
             }
@@ -213,7 +221,7 @@ static size_t on_body(char *data, size_t size, size_t count, void *user) {
             done += (size_t)n;
         }
     }
-    transfer->written += length;
+    transfer->written += wanted;
     return length;
 }
 
@@ -296,16 +304,21 @@ static enum ct_err transfer_run(struct ct_fetch *fetch, uint32_t base, const cha
     return CT_OK;
 }
 
-enum ct_err ct_fetch_get_from(struct ct_fetch *fetch, uint32_t base, const char *path,
-                              struct ct_buf *out) {
+enum ct_err ct_fetch_get_rest(struct ct_fetch *fetch, uint32_t base, const char *path,
+                              uint64_t offset, struct ct_buf *out) {
     CT_ASSERT(base < fetch->base_count);
     ct_buf_clear(out);
-    struct transfer transfer = {.buf = out, .fd = -1, .maximum = out->maximum};
+    struct transfer transfer = {.buf = out, .fd = -1, .offset = offset, .maximum = out->maximum};
     enum ct_err err = transfer_run(fetch, base, path, &transfer);
     if (err != CT_OK) {
         ct_buf_clear(out);
     }
     return err;
+}
+
+enum ct_err ct_fetch_get_from(struct ct_fetch *fetch, uint32_t base, const char *path,
+                              struct ct_buf *out) {
+    return ct_fetch_get_rest(fetch, base, path, 0, out);
 }
 
 enum ct_err ct_fetch_get(struct ct_fetch *fetch, const char *path, struct ct_buf *out) {

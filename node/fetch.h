@@ -42,6 +42,10 @@ CT_MUST_CHECK enum ct_err ct_fetch_get(struct ct_fetch *fetch, const char *path,
  * on to the next mirror themselves. */
 CT_MUST_CHECK enum ct_err ct_fetch_get_from(struct ct_fetch *fetch, uint32_t base, const char *path,
                                             struct ct_buf *out);
+/* The same without the resource's first `offset` bytes, which the caller has; they are not sent if
+ * the server does ranges. */
+CT_MUST_CHECK enum ct_err ct_fetch_get_rest(struct ct_fetch *fetch, uint32_t base, const char *path,
+                                            uint64_t offset, struct ct_buf *out);
 uint32_t ct_fetch_bases(const struct ct_fetch *fetch);
 
 /* Brings a blob into the store; done at once if it is there. What arrived of a large one stays

@@ -84,6 +84,9 @@ static enum ct_err load_entries(struct ct_ledger_copy *copy) {
             struct ct_hash leaf = ct_leaf_hash(ct_buf_bytes(&entry));
             ct_frontier_append(&copy->frontier, &leaf);
             copy->bytes += 2 + entry.length;
+            if (copy->frontier.size % BUNDLE_ENTRIES == 0) {
+                copy->bundle_start = copy->bytes;
+            }
         }
     }
     ct_buf_deinit(&entry);
@@ -118,6 +121,7 @@ static enum ct_err load(struct ct_ledger_copy *copy) {
                ct_err_detail());
         copy->frontier = (struct ct_frontier){0};
         copy->bytes = 0;
+        copy->bundle_start = 0;
         err = CT_OK;
     }
     CT_TRY(err);
@@ -162,7 +166,6 @@ void ct_ledger_copy_close(struct ct_ledger_copy *copy) {
 /* Entries on their way from one base behind the copy's end. */
 struct growth {
     struct ct_ledger_copy *copy;
-    uint64_t skip;      /* entries of the bundle that are here already */
     uint64_t wanted;    /* the size to stop at */
     struct ct_buf file; /* the new part of `entries` of one bundle */
 };
@@ -170,10 +173,6 @@ struct growth {
 static enum ct_err grow_by(void *user, struct ct_bytes entry) {
     struct growth *growth = user;
     struct ct_ledger_copy *copy = growth->copy;
-    if (growth->skip > 0) {
-        growth->skip--;
-        return CT_OK;
-    }
     if (copy->frontier.size >= growth->wanted) {
         return CT_OK;
     }
@@ -194,19 +193,26 @@ static enum ct_err grow_by(void *user, struct ct_bytes entry) {
     return CT_OK;
 }
 
-/* One bundle: its partial form at this size, or the full one that has replaced it. */
-static enum ct_err fetch_bundle(struct ct_fetch *fetch, uint32_t base, uint64_t index,
-                                uint64_t size, struct ct_buf *out, uint32_t *out_count) {
+/* What the copy lacks of one bundle: of its partial form at this size, or of the full one that has
+ * replaced it. The copy holds a bundle's first entries in the bundle's own form, so they need not
+ * be sent again; other bytes in their place end in another root. */
+static enum ct_err fetch_bundle(const struct ct_ledger_copy *copy, struct ct_fetch *fetch,
+                                uint32_t base, uint64_t size, struct ct_buf *out,
+                                uint32_t *out_count) {
     char path[CT_TILE_PATH_MAX];
-    uint64_t left = size - index * BUNDLE_ENTRIES;
-    *out_count = left < BUNDLE_ENTRIES ? (uint32_t)left : BUNDLE_ENTRIES;
-    ct_tile_path(-1, index, *out_count, path);
-    enum ct_err err = ct_fetch_get_from(fetch, base, path, out);
-    if (err == CT_ERR_NOT_FOUND && *out_count < BUNDLE_ENTRIES) {
-        *out_count = BUNDLE_ENTRIES;
-        ct_tile_path(-1, index, BUNDLE_ENTRIES, path);
-        err = ct_fetch_get_from(fetch, base, path, out);
+    const uint64_t index = copy->frontier.size / BUNDLE_ENTRIES;
+    const uint32_t here = (uint32_t)(copy->frontier.size % BUNDLE_ENTRIES);
+    const uint64_t offset = copy->bytes - copy->bundle_start;
+    const uint64_t left = size - index * BUNDLE_ENTRIES;
+    uint32_t count = left < BUNDLE_ENTRIES ? (uint32_t)left : BUNDLE_ENTRIES;
+    ct_tile_path(-1, index, count, path);
+    enum ct_err err = ct_fetch_get_rest(fetch, base, path, offset, out);
+    if (err == CT_ERR_NOT_FOUND && count < BUNDLE_ENTRIES) {
+        count = BUNDLE_ENTRIES;
+        ct_tile_path(-1, index, count, path);
+        err = ct_fetch_get_rest(fetch, base, path, offset, out);
     }
+    *out_count = count - here;
     return err;
 }
 
@@ -218,17 +224,18 @@ static enum ct_err grow_from(struct ct_ledger_copy *copy, const struct ct_checkp
     ct_buf_init(&growth.file, BUNDLE_BYTES_MAX);
     enum ct_err err = CT_OK;
     while (err == CT_OK && copy->frontier.size < target->size) {
-        uint64_t index = copy->frontier.size / BUNDLE_ENTRIES;
         uint32_t count = 0;
-        growth.skip = copy->frontier.size % BUNDLE_ENTRIES;
         ct_buf_clear(&growth.file);
-        err = fetch_bundle(fetch, base, index, target->size, &bundle, &count);
+        err = fetch_bundle(copy, fetch, base, target->size, &bundle, &count);
         if (err == CT_OK) {
             err = ct_bundle_parse(ct_buf_bytes(&bundle), count, grow_by, &growth);
         }
         if (err == CT_OK) {
             err = write_at(copy->fd, growth.file.data, growth.file.length, copy->bytes);
             copy->bytes += growth.file.length;
+        }
+        if (copy->frontier.size % BUNDLE_ENTRIES == 0) {
+            copy->bundle_start = copy->bytes;
         }
     }
     if (err == CT_OK) {
@@ -278,6 +285,7 @@ enum ct_err ct_ledger_copy_advance(struct ct_ledger_copy *copy, struct ct_bytes 
     }
     const struct ct_frontier before = copy->frontier;
     const uint64_t bytes = copy->bytes;
+    const uint64_t bundle_start = copy->bundle_start;
     enum ct_err worst = CT_ERR_DIGEST;
     for (uint32_t base = 0; base < ct_fetch_bases(fetch); base++) {
         enum ct_err err = grow_from(copy, &target, fetch, base);
@@ -289,6 +297,7 @@ enum ct_err ct_ledger_copy_advance(struct ct_ledger_copy *copy, struct ct_bytes 
         }
         copy->frontier = before;
         copy->bytes = bytes;
+        copy->bundle_start = bundle_start;
         if (ftruncate(copy->fd, (off_t)bytes) != 0) {
             return ct_fail(CT_ERR_IO, "cannot cut the ledger's copy: %s", strerror(errno));
         }

@@ -20,6 +20,7 @@ struct ct_ledger_copy {
     char origin[CT_ORIGIN_BYTES_MAX];
     int fd;
     uint64_t bytes;                /* length of `entries` */
+    uint64_t bundle_start;         /* where the entries of the last, partial bundle begin in it */
     struct ct_frontier frontier;   /* over the entries that are here */
     struct ct_checkpoint accepted; /* the last one; size 0 when there was none */
 };

@@ -237,6 +237,26 @@ static void gets_and_refuses(void **state) {
     ct_fetch_close(fetch);
 }
 
+static void the_rest_is_the_same_with_and_without_ranges(void **state) {
+    struct world *world = *state;
+    struct ct_fetch *fetch = open_fetch(world, "0", NULL);
+    struct ct_buf buf;
+    ct_buf_init(&buf, BIG_BYTES);
+    for (int turn = 0; turn < 2; turn++) {
+        world->good.no_range = turn == 1;
+        assert_int_equal(ct_fetch_get_rest(fetch, 0, "blobs/x", BIG_BYTES - 1000, &buf), CT_OK);
+        assert_int_equal(buf.length, 1000);
+        assert_memory_equal(buf.data, world->big + BIG_BYTES - 1000, 1000);
+    }
+    assert_int_equal(world->good.ranged, 1);
+    world->good.no_range = false;
+    world->good.wrong_range = true;
+    assert_int_equal(ct_fetch_get_rest(fetch, 0, "blobs/x", 1000, &buf), CT_ERR_NETWORK);
+    assert_int_equal(buf.length, 0);
+    ct_buf_deinit(&buf);
+    ct_fetch_close(fetch);
+}
+
 static void only_http_urls_are_bases(void **state) {
     (void)state;
     static const char *const bad[] = {"ftp://host/",  "file:///etc", "host:80", "",
@@ -374,6 +394,8 @@ static void stalled_mirror_is_left(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(gets_and_refuses, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_rest_is_the_same_with_and_without_ranges, set_up,
+                                        tear_down),
         cmocka_unit_test(only_http_urls_are_bases),
         cmocka_unit_test_setup_teardown(mirrors_are_asked_in_turn, set_up, tear_down),
         cmocka_unit_test_setup_teardown(broken_download_is_resumed, set_up, tear_down),
