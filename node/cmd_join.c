@@ -150,6 +150,19 @@ static enum ct_err open_identity(const struct arguments *arguments, const char *
     return CT_OK;
 }
 
+/* The model is written when the run is finished, as the last thing. */
+static bool is_finished(const char *dir, bool json) {
+    char path[CT_NODE_PATH_MAX];
+    if (ct_node_path(dir, CT_NODE_MODEL "/model.safetensors", path) != CT_OK ||
+        access(path, F_OK) != 0) {
+        return false;
+    }
+    if (!json) {
+        printf("this run is finished; the model is in %s/" CT_NODE_MODEL "\n", dir);
+    }
+    return true;
+}
+
 static enum ct_err join(const struct arguments *arguments) {
     struct ct_join_options options = {.threads = arguments->threads,
                                       .until_round = arguments->until_round,
@@ -166,6 +179,9 @@ static enum ct_err join(const struct arguments *arguments) {
         snprintf(dir, sizeof dir, "%s", arguments->dir);
     } else {
         CT_TRY(ct_node_dir_default(hex, dir));
+    }
+    if (is_finished(dir, arguments->json)) {
+        return CT_OK;
     }
     CT_TRY(ask(&options.ticket, arguments->yes));
     CT_TRY(ct_dir_make(dir));

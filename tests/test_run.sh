@@ -38,4 +38,7 @@ check_run 3
 "$cotrain" status --dir "$work/node-3" --json | grep -q '"state":"finished"' ||
     die "the status of node 3 is not 'finished'"
 
+timeout 10 "$cotrain" join "$ticket" --dir "$work/node-1" --yes | grep -q "is finished" ||
+    die "joining a finished run again does not say so"
+
 echo "a whole run holds"
