@@ -28,7 +28,9 @@ static const char *phase_name(enum ct_phase phase) {
 static void print_live(const struct ct_run *run) {
     struct ct_ports ports;
     if (ct_ports_load(run->dir, &ports) == CT_OK && ports.http != 0) {
-        printf("live     http://%s:%u/status.json\n", ports.host, (unsigned)ports.http);
+        char url[CT_URL_BYTES_MAX];
+        ct_ports_url(&ports, url);
+        printf("live     %sstatus.json\n", url);
     }
 }
 

@@ -9,7 +9,6 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const char usage[] =
     "usage: cotraind ticket DIR [--json]\n"
@@ -21,7 +20,8 @@ static const char usage[] =
     "  --json  one object: ticket, url, run, origin, verifier_key\n";
 
 struct answer {
-    char ticket[CT_TICKET_BYTES_MAX], url[300], run[CT_HEX_BYTES], vkey[CT_VKEY_BYTES_MAX];
+    char ticket[CT_TICKET_BYTES_MAX], url[CT_URL_BYTES_MAX], run[CT_HEX_BYTES],
+        vkey[CT_VKEY_BYTES_MAX];
     const char *origin;
 };
 
@@ -51,9 +51,7 @@ static enum ct_err tell(const struct ct_run *run, bool json) {
     snprintf(ticket.host, sizeof ticket.host, "%s", ports.host);
     struct answer answer = {.origin = fold->opened.origin};
     ct_ticket_format(&ticket, answer.ticket);
-    bool address_6 = strchr(ports.host, ':') != NULL;
-    snprintf(answer.url, sizeof answer.url, "http://%s%s%s:%u/", address_6 ? "[" : "", ports.host,
-             address_6 ? "]" : "", (unsigned)ports.http);
+    ct_ports_url(&ports, answer.url);
     ct_hash_hex(&fold->run_id, answer.run);
     ct_vkey_format(fold->opened.origin, &fold->opened.log_key, answer.vkey);
     if (json) {

@@ -116,17 +116,8 @@ static void on_hello(struct ct_serve *serve, struct ct_member *member, const str
     }
 }
 
-static void on_ready(struct ct_serve *serve, struct ct_member *member, const struct ct_wire *wire) {
-    const struct ct_fold *fold = &serve->run.replay.fold;
-    bool current =
-        wire->body.ready.round == fold->round || wire->body.ready.round + 1 == fold->round;
-    char name[24];
-    if (!current) {
-        /* It caught up to a checkpoint that is old by now; the next notice lets it go on, and it
-         * is no harm to count on it. */
-        ct_log(CT_LOG_DEBUG, "intake", "%s is at round %u", name_of(member, name),
-               wire->body.ready.round);
-    }
+/* A node that caught up to a checkpoint of a round ago is as good as any: it follows on. */
+static void on_ready(struct ct_member *member, const struct ct_wire *wire) {
     member->ready = true;
     member->state = wire->body.ready.state;
     if (wire->body.ready.tokens_per_s > 0.0f) {
@@ -303,8 +294,7 @@ void ct_intake_receipts(struct ct_serve *serve) {
     }
 }
 
-static void on_leave(struct ct_serve *serve, struct ct_member *member) {
-    (void)serve;
+static void on_leave(struct ct_member *member) {
     char name[24];
     ct_log(CT_LOG_INFO, "intake", "left, %s", name_of(member, name));
     member->seat->left = true;
@@ -318,7 +308,7 @@ static void on_welcomed_frame(struct ct_serve *serve, struct ct_member *member,
                               const struct ct_wire *wire) {
     switch (wire->kind) {
     case CT_WIRE_READY:
-        on_ready(serve, member, wire);
+        on_ready(member, wire);
         break;
     case CT_WIRE_COMMIT:
         on_commit(serve, member, wire);
@@ -327,7 +317,7 @@ static void on_welcomed_frame(struct ct_serve *serve, struct ct_member *member,
         ct_payload_upload(serve, member, wire);
         break;
     case CT_WIRE_LEAVE:
-        on_leave(serve, member);
+        on_leave(member);
         break;
     case CT_WIRE_PING: {
         struct ct_wire pong = {.kind = CT_WIRE_PONG};

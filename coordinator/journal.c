@@ -91,6 +91,10 @@ enum ct_err ct_journal_init(struct ct_journal *journal, uv_loop_t *loop, struct 
         .run = run, .loop = loop, .interval_ms = interval_ms, .done = done, .user = user};
     ct_buf_init(&journal->checkpoint, CT_CHECKPOINT_BYTES_MAX);
     CT_TRY(ct_ledger_publish(run->ledger));
+    if (run->replay.fold.phase == CT_PHASE_IDLE || run->replay.fold.phase == CT_PHASE_FINISHED) {
+        /* A stop may have come between a round's publication and this. */
+        CT_TRY(ct_ledger_keep(run->ledger));
+    }
     take_checkpoint(journal);
     if (journal->err != CT_OK) {
         return journal->err;

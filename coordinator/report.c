@@ -61,10 +61,11 @@ void ct_report_serving(struct ct_serve *serve) {
                              (json_int_t)fold->round, "rounds", (json_int_t)fold->manifest.rounds));
         return;
     }
-    printf("%s: %zu parameters, %u rounds, %u nodes listed\nticket        %s\nreading       "
-           "http://%s:%u/\nverifier key  %s\n",
-           fold->manifest.name, fold->layout.parameters, fold->manifest.rounds,
-           serve->roster.seat_count, ticket, serve->ports.host, (unsigned)serve->ports.http, vkey);
+    char url[CT_URL_BYTES_MAX];
+    ct_ports_url(&serve->ports, url);
+    printf("%s: %zu parameters, %u rounds, %u nodes listed\n", fold->manifest.name,
+           fold->layout.parameters, fold->manifest.rounds, serve->roster.seat_count);
+    printf("ticket        %s\nreading       %s\nverifier key  %s\n", ticket, url, vkey);
     if (fold->round > 0) {
         printf("going on after %" PRIu64 " entries, %s round %u\n", fold->entries,
                fold->phase == CT_PHASE_IDLE || fold->phase == CT_PHASE_FINISHED ? "after" : "in",

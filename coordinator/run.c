@@ -57,6 +57,12 @@ enum ct_err ct_ports_save(const char *dir, const struct ct_ports *ports) {
     return ct_file_replace(path, (struct ct_bytes){(const uint8_t *)text, (size_t)length});
 }
 
+void ct_ports_url(const struct ct_ports *ports, char out[CT_URL_BYTES_MAX]) {
+    bool version_6 = strchr(ports->host, ':') != NULL;
+    snprintf(out, CT_URL_BYTES_MAX, version_6 ? "http://[%s]:%u/" : "http://%s:%u/", ports->host,
+             (unsigned)ports->http);
+}
+
 enum ct_err ct_run_seal(const struct ct_key *identity, struct ct_entry *entry, struct ct_buf *out) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);

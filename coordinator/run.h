@@ -16,6 +16,9 @@ struct ct_ports {
 };
 CT_MUST_CHECK enum ct_err ct_ports_load(const char *dir, struct ct_ports *out);
 CT_MUST_CHECK enum ct_err ct_ports_save(const char *dir, const struct ct_ports *ports);
+/* Where ledger and blobs are read: "http://HOST:PORT/". */
+#define CT_URL_BYTES_MAX 288
+void ct_ports_url(const struct ct_ports *ports, char out[CT_URL_BYTES_MAX]);
 
 struct ct_run {
     char dir[PATH_MAX];

@@ -316,7 +316,10 @@ enum ct_err ct_serve_run(const struct ct_serve_options *options) {
         err = open_ports(serve);
         if (err != CT_OK) {
             serve->err = err;
-            snprintf(serve->detail, sizeof serve->detail, "%s", ct_err_detail());
+            snprintf(serve->detail, sizeof serve->detail, "%s%s", ct_err_detail(),
+                     err == CT_ERR_NETWORK ? "; --listen and --http take other ports, and nodes "
+                                             "then need the new ticket"
+                                           : "");
             stop(serve);
         } else {
             serve->tally.opened_ms = ct_serve_now_ms();
