@@ -20,8 +20,8 @@ enum {
     CT_QUERY_BLOCK = 64, /* queries whose scores against all keys are in scratch */
     CT_HEAD_ROWS = 256,  /* tokens whose logits exist at once; even, see E3 */
     CT_ROW_GRAIN = 16,   /* rows and columns are dealt to threads in such groups */
-    CT_BLOCK_ROWS = 196, /* rows that go through a phase together, so that they stay in L2; enough
-                            to be worth the packing of weights, and whole tiles of 14 */
+    CT_BLOCK_ROWS = 784, /* rows that go through a phase together: few enough for L3, enough to be
+                            worth the packing of weights, and whole tiles of 14 */
 };
 
 /* Offsets in the flat array. */

@@ -48,9 +48,11 @@ CT_MUST_CHECK enum ct_err ct_engine_open(const struct ct_layout *layout,
                                          struct ct_engine **out);
 void ct_engine_close(struct ct_engine *engine);
 
-/* One step's mean loss (nats per token, binary32) and its gradient.
- * theta[parameters]; tokens[batch][context + 1], each below vocab (asserted); gradient[parameters]
- * is overwritten. Blocking; no error: non-finite results are the caller's to judge. */
+/* One step's mean loss (nats per token, binary32) and its gradient. A leaf's loss is the binary64
+ * chain over its tokens' binary32 losses in order; leaves are added pairwise in binary64, the sum
+ * is divided by the tokens of the step and rounded once. theta[parameters]; tokens[batch][context +
+ * 1], each below vocab (asserted); gradient[parameters] is overwritten. Blocking; no error:
+ * non-finite results are the caller's to judge. */
 void ct_engine_gradient(struct ct_engine *engine, const float *theta, const uint32_t *tokens,
                         float *gradient, float *out_loss);
 
