@@ -95,10 +95,10 @@ static inline void transpose(float *to, size_t to_stride, const char *from, size
 
 #include "tiles.h"
 
-void ct_matmul_f32_avx2(const struct ct_matmul *job) {
-    run_blocks(job, PACK_F32);
+void ct_matmul_f32_avx2(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room) {
+    run_team(job, hand, room, PACK_F32);
 }
 
-void ct_matmul_bf16_avx2(const struct ct_matmul *job) {
-    run_blocks(job, PACK_WIDENED);
+void ct_matmul_bf16_avx2(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room) {
+    run_team(job, hand, room, PACK_WIDENED);
 }

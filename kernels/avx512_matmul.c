@@ -6,10 +6,10 @@ static inline vec step(vec acc, const float *a, vec b) {
 
 #include "tiles.h"
 
-void ct_matmul_f32_avx512(const struct ct_matmul *job) {
-    run_blocks(job, PACK_F32);
+void ct_matmul_f32_avx512(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room) {
+    run_team(job, hand, room, PACK_F32);
 }
 
-void ct_matmul_bf16_avx512(const struct ct_matmul *job) {
-    run_blocks(job, PACK_WIDENED);
+void ct_matmul_bf16_avx512(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room) {
+    run_team(job, hand, room, PACK_WIDENED);
 }

@@ -8,6 +8,7 @@ static inline vec step(vec acc, const float *a, vec b) {
 
 #include "tiles.h"
 
-void ct_matmul_bf16_avx512bf16(const struct ct_matmul *job) {
-    run_blocks(job, PACK_PAIRS);
+void ct_matmul_bf16_avx512bf16(const struct ct_matmul *job, struct ct_hand hand,
+                               struct ct_room room) {
+    run_team(job, hand, room, PACK_PAIRS);
 }

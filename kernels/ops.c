@@ -1,69 +1,94 @@
 #include "ops.h"
 
 #include "matmul.h"
-#include "parallel.h"
 
 #include <cotrain/assert.h>
 
+#include <stdint.h>
 #include <string.h>
 
 struct ct_ops ct_ops;
 
-/* A product cut over rows or columns of C. */
-struct split {
-    const struct ct_matmul *job;
-    ct_matmul_fn *run;
-    size_t operand_bytes;
-    bool by_rows;
-};
-
-/* Grains that no overlay's register tile straddles badly; the bits do not depend on them. */
-enum { ROW_GRAIN = 28, COLUMN_GRAIN = 64 };
-
-static const void *skip_elements(const void *data, size_t count, size_t bytes) {
-    return (const char *)data + count * bytes;
-}
-
-static void run_part(void *context, size_t begin, size_t end) {
-    const struct split *split = context;
-    const struct ct_matmul *whole = split->job;
-    struct ct_matmul part = *whole;
-    const ptrdiff_t shift = (ptrdiff_t)begin;
-    if (split->by_rows) {
-        part.m = end - begin;
-        part.a = skip_elements(whole->a, whole->form == CT_TN ? begin : begin * whole->lda,
-                               split->operand_bytes);
-        part.c = whole->c + begin * whole->ldc;
-        part.diagonal += shift;
-    } else {
-        part.n = end - begin;
-        part.b = skip_elements(whole->b, whole->form == CT_NT ? begin * whole->ldb : begin,
-                               split->operand_bytes);
-        part.c = whole->c + begin;
-        part.diagonal -= whole->skip == CT_SKIP_UPPER_C ? shift : 0;
+struct ct_rectangle ct_matmul_share(struct ct_hand hand, size_t m, size_t row_grain, size_t n,
+                                    size_t column_grain) {
+    const size_t grains_m = (m + row_grain - 1) / row_grain;
+    const size_t grains_n = (n + column_grain - 1) / column_grain;
+    size_t best = 1; /* columns of the grid */
+    size_t least = SIZE_MAX;
+    for (size_t columns = hand.all; columns > 0; columns--) {
+        const size_t rows = hand.all / columns;
+        const size_t most = ((grains_n + columns - 1) / columns) * ((grains_m + rows - 1) / rows);
+        if (most < least) {
+            least = most;
+            best = columns;
+        }
     }
-    split->run(&part);
+    const size_t rows = hand.all / best;
+    if (hand.me >= rows * best) {
+        return (struct ct_rectangle){{0, 0}, {0, 0}};
+    }
+    const struct ct_hand in_rows = {hand.me / best, rows, NULL};
+    const struct ct_hand in_columns = {hand.me % best, best, NULL};
+    return (struct ct_rectangle){ct_share(in_rows, m, row_grain),
+                                 ct_share(in_columns, n, column_grain)};
 }
 
-void ct_matmul(enum ct_numerics numerics, const struct ct_matmul *job) {
-    const bool tn = job->form == CT_TN;
-    const bool nt = job->form == CT_NT;
-    CT_ASSERT(job->lda >= (tn ? job->m : job->k));
-    CT_ASSERT(job->ldb >= (nt ? job->k : job->n));
-    CT_ASSERT(job->ldc >= job->n);
+static ct_matmul_fn *matmul_of(enum ct_numerics numerics) {
     ct_matmul_fn *const run = numerics == CT_NUMERICS_BF16_1   ? ct_ops.matmul_bf16
                               : numerics == CT_NUMERICS_FP32_1 ? ct_ops.matmul_f32
                                                                : ct_matmul_blas;
     CT_ASSERT(run != NULL);
+    return run;
+}
+
+static void assert_job(const struct ct_matmul *job) {
+    CT_ASSERT(job->lda >= (job->form == CT_TN ? job->m : job->k));
+    CT_ASSERT(job->ldb >= (job->form == CT_NT ? job->k : job->n));
+    CT_ASSERT(job->c == NULL ? job->epilogue != NULL && !job->resume : job->ldc >= job->n);
+}
+
+void ct_matmul_team(enum ct_numerics numerics, const struct ct_matmul *job, struct ct_hand hand,
+                    struct ct_room room) {
+    assert_job(job);
+    CT_ASSERT(room.count >= CT_MATMUL_ROOM_LEAST && (uintptr_t)room.floats % 64 == 0);
+    CT_ASSERT(job->c != NULL || job->k < room.count / 16);
+    matmul_of(numerics)(job, hand, room);
+}
+
+/* The room of callers without one, on their stack: enough for packed panels to be worth their cost,
+ * and a tenth of the smallest usual stack. */
+struct small_room {
+    _Alignas(64) float floats[128 * 1024];
+};
+
+struct whole {
+    ct_matmul_fn *run;
+    const struct ct_matmul *job;
+    struct ct_room room;
+};
+
+static void run_whole(void *context, struct ct_hand hand) {
+    const struct whole *whole = context;
+    whole->run(whole->job, hand, whole->room);
+}
+
+void ct_matmul_alone(ct_matmul_fn *run, const struct ct_matmul *job) {
+    struct small_room room;
+    run(job, (struct ct_hand){0, 1, NULL},
+        (struct ct_room){room.floats, sizeof room.floats / sizeof room.floats[0]});
+}
+
+void ct_matmul(enum ct_numerics numerics, const struct ct_matmul *job) {
+    assert_job(job);
+    CT_ASSERT(job->c != NULL);
     if (job->threads == 1) {
-        run(job);
+        ct_matmul_alone(matmul_of(numerics), job);
         return;
     }
-    /* The side with more grains per thread is cut: it is balanced best. */
-    const bool by_rows = job->m / ROW_GRAIN >= job->n / COLUMN_GRAIN;
-    struct split split = {job, run, ct_operand_bytes(numerics), by_rows};
-    ct_parallel(job->threads, by_rows ? job->m : job->n, by_rows ? ROW_GRAIN : COLUMN_GRAIN,
-                run_part, &split);
+    struct small_room room;
+    struct whole whole = {
+        matmul_of(numerics), job, {room.floats, sizeof room.floats / sizeof room.floats[0]}};
+    ct_team(job->threads, run_whole, &whole);
 }
 
 size_t ct_operand_bytes(enum ct_numerics numerics) {

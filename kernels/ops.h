@@ -8,6 +8,8 @@
 #ifndef COTRAIN_KERNELS_OPS_H
 #define COTRAIN_KERNELS_OPS_H
 
+#include "team.h"
+
 #include <cotrain/engine.h>
 #include <cotrain/isa.h>
 #include <cotrain/types.h>
@@ -27,6 +29,17 @@ enum ct_skip {
     CT_SKIP_EARLY,   /* op(A)[i][p] is zero for p < i + d: chains over i ≥ j */
 };
 
+/* What is done with outputs while they are in cache, by the thread that computed them, once their
+ * chains have ended: c[i·ldc + j] is output (row + i, column + j), i < rows, j < columns. Every
+ * output is handed over exactly once; blocks are at most CT_EPILOGUE_ROWS × CT_EPILOGUE_COLUMNS,
+ * and what `run` leaves in c is kept. Where CT_SKIP_UPPER_C promised nothing it sees anything. */
+struct ct_epilogue {
+    void (*run)(void *context, float *c, size_t ldc, size_t row, size_t rows, size_t column,
+                size_t columns);
+    void *context;
+};
+enum { CT_EPILOGUE_ROWS = 1040, CT_EPILOGUE_COLUMNS = 64 };
+
 /* One matrix product. Operands are float under fp32-1 and fast, bf16 (uint16_t) under bf16-1; C is
  * always float. Leading dimensions are in elements. Each output is one chain over p = 0 … k−1:
  * fma(A, B, c) in ascending order (E2), or under E3 for pairs element 2p+1 then 2p, a missing
@@ -37,20 +50,45 @@ struct ct_matmul {
     size_t m, n, k;
     const void *a;
     size_t lda;
+    bool a_float; /* under bf16-1: a is float, rounded on the way as bf16_from does */
     const void *b;
     size_t ldb;
-    float *c;
+    bool b_float;
+    float *c; /* NULL, with an epilogue and no resume: outputs are seen by the epilogue alone, in
+               * rows of `columns` without gaps; k < room.count / 16 then */
     size_t ldc;
     bool resume;
     enum ct_skip skip;
     ptrdiff_t diagonal;
-    uint32_t threads; /* 0: all; 1: in the calling thread, which is in E1 mode then */
+    uint32_t threads; /* of ct_matmul. 0: all; 1: the calling thread, which is in E1 mode then */
+    const struct ct_epilogue *epilogue; /* NULL: none */
 };
 
-typedef void ct_matmul_fn(const struct ct_matmul *job);
+/* Working memory that a team shares: packed operands. Aligned to 64 bytes. */
+struct ct_room {
+    float *floats;
+    size_t count;
+};
 
-/* Runs the product under `numerics`. Not in the bits: threads, skip. C overlaps no operand. */
+/* `count` that a team should have, whatever the product and its size (4.6 MiB); and the least. */
+enum { CT_MATMUL_ROOM = 74 * 16 * 1024, CT_MATMUL_ROOM_LEAST = 16 * 2048 };
+
+/* How an instruction set runs a product: as ct_matmul_team does. job->threads is ignored. */
+typedef void ct_matmul_fn(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room);
+
+/* Runs the product under `numerics`, C not NULL. Not in the bits: threads, skip. C overlaps no
+ * operand. Takes half a MiB of the stack: meant for small products and for callers without a team.
+ */
 void ct_matmul(enum ct_numerics numerics, const struct ct_matmul *job);
+
+/* The product by a whole team: every hand comes with the same job and room, and computes its share
+ * of the outputs. Begins with a barrier, so operands may have been written by other hands just
+ * before, and room and C used by them. Ends without one: outputs of other hands may be read, and
+ * operands and C overwritten, after a further barrier (that of the next product will do). A hand of
+ * a team of one needs no meeting. `room` is CT_MATMUL_ROOM floats, 64-byte aligned; less is
+ * allowed, down to CT_MATMUL_ROOM_LEAST, and slower. */
+void ct_matmul_team(enum ct_numerics numerics, const struct ct_matmul *job, struct ct_hand hand,
+                    struct ct_room room);
 
 /* Bytes of one matmul operand element: 2 under bf16-1, else 4. */
 size_t ct_operand_bytes(enum ct_numerics numerics);
@@ -62,7 +100,6 @@ void ct_operand_store(enum ct_numerics numerics, void *out, const float *in, siz
 void ct_operand_load(enum ct_numerics numerics, float *out, const void *in, size_t n);
 
 struct ct_ops {
-    /* One thread; job->threads is ignored. */
     ct_matmul_fn *matmul_f32;
     ct_matmul_fn *matmul_bf16;
 

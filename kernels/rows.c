@@ -16,19 +16,9 @@ enum { LANES = 16 };
 #define EACH _Pragma("GCC ivdep")
 #endif
 
-/* Nearest even on the upper half, subnormals to signed zero, NaN to a quiet NaN. */
-static inline uint16_t round_bf16(float x) {
-    const uint32_t bits = ct_bits32(x);
-    const uint32_t magnitude = bits & 0x7fffffffu;
-    uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-    rounded = magnitude < 0x00800000u ? bits & 0x80000000u : rounded;
-    rounded = magnitude > 0x7f800000u ? bits | 0x00400000u : rounded;
-    return (uint16_t)(rounded >> 16);
-}
-
 static void bf16_from(uint16_t *restrict out, const float *restrict in, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        out[i] = round_bf16(in[i]);
+        out[i] = ct_bf16_round(in[i]);
     }
 }
 

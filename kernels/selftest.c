@@ -1,6 +1,7 @@
 #include "selftest.h"
 
 #include "functions.h"
+#include "matmul.h"
 
 #include <cotrain/mode.h>
 
@@ -73,17 +74,17 @@ static const char *check_fma(const struct ct_ops *ops) {
             y[i] = ct_float32(vector->y);
             z[i] = ct_float32(vector->z);
         }
-        ops->matmul_f32(&(struct ct_matmul){.form = CT_NN,
-                                            .m = 1,
-                                            .n = REPEAT,
-                                            .k = 1,
-                                            .a = &x,
-                                            .lda = 1,
-                                            .b = y,
-                                            .ldb = REPEAT,
-                                            .c = z,
-                                            .ldc = REPEAT,
-                                            .resume = true});
+        ct_matmul_alone(ops->matmul_f32, &(struct ct_matmul){.form = CT_NN,
+                                                             .m = 1,
+                                                             .n = REPEAT,
+                                                             .k = 1,
+                                                             .a = &x,
+                                                             .lda = 1,
+                                                             .b = y,
+                                                             .ldb = REPEAT,
+                                                             .c = z,
+                                                             .ldc = REPEAT,
+                                                             .resume = true});
         for (int i = 0; i < REPEAT; i++) {
             if (ct_bits32(z[i]) != vector->expected) {
                 return vector->name;
@@ -104,17 +105,17 @@ static const char *check_pairs(const struct ct_ops *ops) {
             b[2 * i + 1] = (uint16_t)(vector->y >> 16);
             c[i] = ct_float32(vector->z);
         }
-        ops->matmul_bf16(&(struct ct_matmul){.form = CT_NT,
-                                             .m = 1,
-                                             .n = REPEAT,
-                                             .k = 2,
-                                             .a = a,
-                                             .lda = 2,
-                                             .b = b,
-                                             .ldb = 2,
-                                             .c = c,
-                                             .ldc = REPEAT,
-                                             .resume = true});
+        ct_matmul_alone(ops->matmul_bf16, &(struct ct_matmul){.form = CT_NT,
+                                                              .m = 1,
+                                                              .n = REPEAT,
+                                                              .k = 2,
+                                                              .a = a,
+                                                              .lda = 2,
+                                                              .b = b,
+                                                              .ldb = 2,
+                                                              .c = c,
+                                                              .ldc = REPEAT,
+                                                              .resume = true});
         for (int i = 0; i < REPEAT; i++) {
             if (ct_bits32(c[i]) != vector->expected) {
                 return vector->name;
@@ -193,9 +194,9 @@ static const char *check_same(const struct ct_ops *ops, const struct ct_ops *def
     for (int bf16 = 0; bf16 < 2; bf16++) {
         job.a = job.b = bf16 != 0 ? (const void *)half : x;
         job.c = c[0];
-        (bf16 != 0 ? ops->matmul_bf16 : ops->matmul_f32)(&job);
+        ct_matmul_alone(bf16 != 0 ? ops->matmul_bf16 : ops->matmul_f32, &job);
         job.c = c[1];
-        (bf16 != 0 ? definitions->matmul_bf16 : definitions->matmul_f32)(&job);
+        ct_matmul_alone(bf16 != 0 ? definitions->matmul_bf16 : definitions->matmul_f32, &job);
         if (memcmp(c[0], c[1], sizeof c[0]) != 0) {
             return bf16 != 0 ? "bf16 matmul differs from its definition"
                              : "fp32 matmul differs from its definition";

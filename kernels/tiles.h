@@ -20,7 +20,10 @@
 #ifndef COTRAIN_KERNELS_TILES_H
 #define COTRAIN_KERNELS_TILES_H
 
+#include "functions.h"
 #include "matmul.h"
+
+#include <cotrain/assert.h>
 
 #include <string.h>
 
@@ -32,13 +35,12 @@
 
 enum {
     PANEL_COLUMNS = 2 * LANES,
-    STEPS_MAX = CT_TILE_STEPS, /* of a block: one A panel and one B panel stay in L1 */
-    BLOCK_COLUMNS = CT_TILE_COLUMNS,
+    STEPS_MAX = 256, /* of a block: its B panel stays in L1 */
 };
 
 _Static_assert(PANEL_ROWS % LANES == 0 && TILE_ROWS <= PANEL_ROWS, "A panels are whole vectors");
-_Static_assert(PANEL_ROWS <= CT_TILE_ROWS, "the A buffer holds one panel");
-_Static_assert(BLOCK_COLUMNS % PANEL_COLUMNS == 0, "blocks are whole panels");
+_Static_assert(16 % PANEL_ROWS == 0, "what ops.h says of rooms");
+_Static_assert((int)PANEL_COLUMNS <= (int)CT_EPILOGUE_COLUMNS, "epilogues see whole panels");
 
 /* How a panel holds the chain. */
 enum packing { PACK_F32, PACK_PAIRS, PACK_WIDENED };
@@ -126,6 +128,7 @@ struct source {
     const char *data;
     size_t leading; /* bytes from one stored row to the next */
     bool along;     /* stored rows run along the chain; else across it */
+    bool rounded;   /* stored as float, but the chain is bf16's */
 };
 
 /* The least k such that the chain has no element from 2·units on. */
@@ -133,12 +136,19 @@ static inline size_t units_of(size_t elements, enum packing packing) {
     return packing == PACK_F32 ? elements : (elements + 1) / 2;
 }
 
+static void round_row(uint16_t *restrict out, const float *restrict in, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        out[i] = ct_bf16_round(in[i]);
+    }
+}
+
 /* Rows that run along the chain, 4 bytes a unit: a transposition. A last half pair is filled with
  * zero. `last` is the chain's length. */
 static void pack_along(float *panel, size_t width, const struct source *source, size_t outer,
                        size_t count, size_t first, size_t units, size_t last,
                        enum packing packing) {
-    const char *rows = source->data + outer * source->leading + first * 4;
+    const size_t unit_bytes = source->rounded ? 8 : 4;
+    const char *rows = source->data + outer * source->leading + first * unit_bytes;
     const bool half = packing != PACK_F32 && (first + units) * 2 > last;
     const size_t whole = half ? units - 1 : units;
     for (size_t group = 0; group < width; group += LANES) {
@@ -146,15 +156,28 @@ static void pack_along(float *panel, size_t width, const struct source *source, 
         const size_t valid = used < LANES ? used : LANES;
         for (size_t unit = 0; unit < whole; unit += LANES) {
             const size_t length = whole - unit < LANES ? whole - unit : LANES;
-            transpose(panel + unit * width + group, width,
-                      rows + group * source->leading + unit * 4, source->leading, valid, length);
+            const char *from = rows + group * source->leading + unit * unit_bytes;
+            size_t row_bytes = source->leading;
+            uint16_t rounded[LANES][2 * LANES];
+            if (source->rounded) {
+                for (size_t i = 0; i < valid; i++) {
+                    round_row(rounded[i], (const float *)(const void *)(from + i * row_bytes),
+                              2 * length);
+                }
+                from = (const char *)rounded;
+                row_bytes = sizeof rounded[0];
+            }
+            transpose(panel + unit * width + group, width, from, row_bytes, valid, length);
         }
     }
     if (half) {
         for (size_t j = 0; j < width; j++) {
             uint32_t pair = 0;
-            if (j < count) {
-                memcpy(&pair, rows + j * source->leading + whole * 4, 2);
+            const char *from = rows + j * source->leading + whole * unit_bytes;
+            if (j < count && source->rounded) {
+                round_row((uint16_t *)(void *)&pair, (const float *)(const void *)from, 1);
+            } else if (j < count) {
+                memcpy(&pair, from, 2);
             }
             memcpy(panel + whole * width + j, &pair, 4);
         }
@@ -178,10 +201,20 @@ static void pack_across(float *panel, size_t width, const struct source *source,
         return;
     }
     static const uint16_t zeros[PANEL_COLUMNS > PANEL_ROWS ? PANEL_COLUMNS : PANEL_ROWS];
+    uint16_t rounded[2][PANEL_COLUMNS > PANEL_ROWS ? PANEL_COLUMNS : PANEL_ROWS];
     for (size_t unit = 0; unit < units; unit++) {
         const size_t p = (first + unit) * 2;
-        const void *low = source->data + p * source->leading + outer * 2;
-        const void *high = p + 1 < last ? (const char *)low + source->leading : (const void *)zeros;
+        const char *row = source->data + p * source->leading + outer * (source->rounded ? 4 : 2);
+        const void *low = row;
+        const void *high = p + 1 < last ? row + source->leading : (const void *)zeros;
+        if (source->rounded) {
+            round_row(rounded[0], low, count);
+            low = rounded[0];
+            if (p + 1 < last) {
+                round_row(rounded[1], high, count);
+                high = rounded[1];
+            }
+        }
         for (size_t group = 0; group < width; group += LANES) {
             const size_t used = count > group ? count - group : 0;
             interleave(panel + unit * width + group, (const uint16_t *)low + group,
@@ -193,107 +226,214 @@ static void pack_across(float *panel, size_t width, const struct source *source,
 /* Packs units first … first + units − 1 of `count` rows (columns) from `outer` on. */
 static void pack(float *panel, size_t width, const struct source *source, size_t outer,
                  size_t count, size_t first, size_t units, size_t last, enum packing packing) {
+    if (packing != PACK_WIDENED) {
+        (source->along ? pack_along : pack_across)(panel, width, source, outer, count, first, units,
+                                                   last, packing);
+        return;
+    }
     uint32_t pairs[STEPS_MAX / 2 * PANEL_COLUMNS];
-    float *target = packing == PACK_WIDENED ? (float *)(void *)pairs : panel;
-    (source->along ? pack_along : pack_across)(target, width, source, outer, count, first, units,
-                                               last, packing);
-    if (packing == PACK_WIDENED) {
+    while (units > 0) {
+        const size_t some = units < STEPS_MAX / 2 ? units : STEPS_MAX / 2;
+        (source->along ? pack_along : pack_across)((float *)(void *)pairs, width, source, outer,
+                                                   count, first, some, last, packing);
         uint32_t *restrict out = (uint32_t *)(void *)panel;
-        for (size_t unit = 0; unit < units; unit++) {
+        for (size_t unit = 0; unit < some; unit++) {
             for (size_t j = 0; j < width; j++) {
                 const uint32_t pair = pairs[unit * width + j];
                 out[2 * unit * width + j] = pair & 0xffff0000u;
                 out[(2 * unit + 1) * width + j] = pair << 16;
             }
         }
+        panel += 2 * some * width;
+        first += some;
+        units -= some;
     }
 }
 
-/* A block of C's columns and of the chain, its B panels packed. */
-struct block {
-    size_t column, width; /* columns of C */
-    size_t first, units;  /* of the chain */
+/* What all hands of a team know of their product. */
+struct product {
+    const struct ct_matmul *job;
+    enum packing packing;
+    size_t steps_per_unit;
+    size_t units; /* of the chain */
+    struct source a, b;
+    struct ct_room room;
 };
 
-/* The part of the block's chain that rows i … i_end − 1 need, by the caller's promise. */
-static void narrow(const struct ct_matmul *job, enum packing packing, size_t i, size_t i_end,
-                   const struct block *block, size_t *out_first, size_t *out_end) {
-    *out_first = block->first;
-    *out_end = block->first + block->units;
+/* Rows of C and a part of the chain: A's side, packed by all hands together in panels of `tiles`
+ * register tiles, each of which holds all units. */
+struct slab {
+    size_t row, rows, tiles;
+    size_t first, units;
+};
+
+/* A hand's own memory: a panel of B, which stays in L1, and of outputs that C does not get. */
+struct own {
+    _Alignas(64) float b[STEPS_MAX * PANEL_COLUMNS];
+    _Alignas(64) float c[CT_EPILOGUE_ROWS * PANEL_COLUMNS];
+};
+
+static inline size_t tile_row(const struct slab *slab, size_t tile) {
+    return slab->row + slab->rows * tile / slab->tiles;
+}
+
+static inline float *tile_panel(const struct product *product, const struct slab *slab,
+                                size_t tile) {
+    return product->room.floats + tile * slab->units * product->steps_per_unit * PANEL_ROWS;
+}
+
+/* Units of the chain. */
+struct part {
+    size_t first, end;
+};
+
+/* What of `part` the rows i … i_end − 1 need, by the caller's promise. */
+static struct part narrow(const struct product *product, size_t i, size_t i_end,
+                          struct part whole) {
+    const struct ct_matmul *job = product->job;
+    struct part part = whole;
     if (job->skip == CT_SKIP_LATE) {
         const ptrdiff_t end = (ptrdiff_t)i_end + job->diagonal;
-        const size_t units = end > 0 ? units_of((size_t)end, packing) : 0;
-        *out_end = units < *out_end ? units : *out_end;
+        const size_t units = end > 0 ? units_of((size_t)end, product->packing) : 0;
+        part.end = units < part.end ? units : part.end;
     } else if (job->skip == CT_SKIP_EARLY) {
         const ptrdiff_t begin = (ptrdiff_t)i + job->diagonal;
         const size_t elements = begin > 0 ? (size_t)begin : 0;
-        const size_t units = packing == PACK_F32 ? elements : elements / 2;
-        *out_first = units > *out_first ? units : *out_first;
+        const size_t units = product->packing == PACK_F32 ? elements : elements / 2;
+        part.first = units > part.first ? units : part.first;
     }
-    if (*out_end <= *out_first) {
-        *out_end = *out_first;
+    return part.first < part.end ? part : (struct part){whole.first, whole.first};
+}
+
+static void pack_slab(const struct product *product, const struct slab *slab, struct ct_hand hand) {
+    const struct ct_span tiles = ct_share(hand, slab->tiles, 1);
+    for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
+        const size_t i = tile_row(slab, tile), i_end = tile_row(slab, tile + 1);
+        const struct part part =
+            narrow(product, i, i_end, (struct part){slab->first, slab->first + slab->units});
+        if (part.end > part.first) {
+            pack(tile_panel(product, slab, tile) +
+                     (part.first - slab->first) * product->steps_per_unit * PANEL_ROWS,
+                 PANEL_ROWS, &product->a, i, i_end - i, part.first, part.end - part.first,
+                 product->job->k, product->packing);
+        }
     }
 }
 
-/* All register tiles of rows i … i_end − 1 in one block. */
-static void run_rows(const struct ct_matmul *job, enum packing packing, const struct source *a,
-                     size_t i, size_t i_end, const struct block *block, struct ct_tile_room *room) {
-    size_t first;
-    size_t end;
-    narrow(job, packing, i, i_end, block, &first, &end);
-    if (end == first && block->first > 0) {
+/* One panel of C's columns and the tiles of it that a hand has. */
+struct column {
+    size_t begin, width;
+    struct ct_span tiles;
+    float *c; /* of row 0 of the slab */
+    size_t ldc;
+};
+
+/* A block of the chain on all tiles of a column, with its panel of B. */
+static void run_block(const struct product *product, const struct slab *slab,
+                      const struct column *column, struct part block, float *b) {
+    const struct ct_matmul *job = product->job;
+    const size_t top = tile_row(slab, column->tiles.begin);
+    const struct part needed = narrow(product, top, tile_row(slab, column->tiles.end), block);
+    pack(b, PANEL_COLUMNS, &product->b, column->begin, column->width, needed.first,
+         needed.end - needed.first, job->k, product->packing);
+    const bool two = column->width > LANES;
+    const size_t left = two ? LANES : column->width;
+    const vec_mask left_mask = lanes_mask(left), right_mask = lanes_mask(column->width - left);
+    for (size_t tile = column->tiles.begin; tile < column->tiles.end; tile++) {
+        const size_t i = tile_row(slab, tile), i_end = tile_row(slab, tile + 1);
+        const struct part part = narrow(product, i, i_end, block);
+        if (job->skip == CT_SKIP_UPPER_C &&
+            (ptrdiff_t)column->begin >= (ptrdiff_t)i_end + job->diagonal) {
+            continue;
+        }
+        if (part.end == part.first && block.first > 0) {
+            continue;
+        }
+        const size_t steps = product->steps_per_unit;
+        const size_t skipped = part.end > part.first ? (part.first - needed.first) * steps : 0;
+        kernels[i_end - i - 1][two ? 1 : 0](
+            (part.end - part.first) * steps,
+            tile_panel(product, slab, tile) + (part.first - slab->first) * steps * PANEL_ROWS,
+            b + skipped * PANEL_COLUMNS, column->c + (i - slab->row) * column->ldc, column->ldc,
+            job->resume || block.first > 0, left_mask, right_mask);
+    }
+}
+
+/* This hand's outputs, as far as the slab takes their chains. */
+static void run_slab(const struct product *product, const struct slab *slab, struct ct_hand hand) {
+    struct own own;
+    const struct ct_matmul *job = product->job;
+    const struct ct_rectangle mine = ct_matmul_share(hand, slab->tiles, 1, job->n, PANEL_COLUMNS);
+    const size_t units_max = STEPS_MAX / product->steps_per_unit;
+    const size_t end = slab->first + slab->units;
+    if (mine.rows.begin == mine.rows.end) {
         return;
     }
-    const size_t steps_per_unit = packing == PACK_WIDENED ? 2 : 1;
-    pack(room->a, PANEL_ROWS, a, i, i_end - i, first, end - first, job->k, packing);
-    const size_t offset = (first - block->first) * steps_per_unit * PANEL_COLUMNS;
-    const size_t panel_size = block->units * steps_per_unit * PANEL_COLUMNS;
-    for (size_t j = 0; j < block->width; j += PANEL_COLUMNS) {
-        const size_t column = block->column + j;
-        if (job->skip == CT_SKIP_UPPER_C && (ptrdiff_t)column >= (ptrdiff_t)i_end + job->diagonal) {
-            return;
+    for (size_t j = mine.columns.begin; j < mine.columns.end; j += PANEL_COLUMNS) {
+        const size_t right = mine.columns.end - j;
+        struct column column = {j, right < PANEL_COLUMNS ? right : PANEL_COLUMNS, mine.rows, own.c,
+                                0};
+        column.ldc = column.width;
+        if (job->c != NULL) {
+            column.c = job->c + slab->row * job->ldc + j;
+            column.ldc = job->ldc;
         }
-        const size_t width = block->width - j;
-        const bool two = width > LANES;
-        const size_t left = two ? LANES : width;
-        const size_t right = width >= PANEL_COLUMNS ? LANES : width - left;
-        kernels[i_end - i - 1][two ? 1 : 0](
-            (end - first) * steps_per_unit, room->a,
-            room->b + j / PANEL_COLUMNS * panel_size + (end > first ? offset : 0),
-            job->c + i * job->ldc + column, job->ldc, job->resume || block->first > 0,
-            lanes_mask(left), lanes_mask(right));
+        struct part block = {slab->first, slab->first};
+        do {
+            block.first = block.end;
+            block.end = end - block.first < units_max ? end : block.first + units_max;
+            run_block(product, slab, &column, block, own.b);
+        } while (block.end < end);
+        if (job->epilogue != NULL && end == product->units) {
+            const size_t row = tile_row(slab, mine.rows.begin);
+            job->epilogue->run(job->epilogue->context, column.c + (row - slab->row) * column.ldc,
+                               column.ldc, row, tile_row(slab, mine.rows.end) - row, j,
+                               column.width);
+        }
     }
 }
 
-static void run_blocks(const struct ct_matmul *job, enum packing packing) {
-    struct ct_tile_room *room = ct_tile_room();
-    const size_t bytes = packing == PACK_F32 ? 4 : 2;
-    const struct source a = {job->a, job->lda * bytes, job->form != CT_TN};
-    const struct source b = {job->b, job->ldb * bytes, job->form == CT_NT};
-    const size_t units = units_of(job->k, packing);
-    const size_t units_max = packing == PACK_WIDENED ? STEPS_MAX / 2 : STEPS_MAX;
-    const size_t panel_unit = packing == PACK_WIDENED ? 2 * PANEL_COLUMNS : PANEL_COLUMNS;
-    const size_t tiles = (job->m + TILE_ROWS - 1) / TILE_ROWS;
-    struct block block;
-    for (block.column = 0; block.column < job->n; block.column += BLOCK_COLUMNS) {
-        const size_t left = job->n - block.column;
-        block.width = left < BLOCK_COLUMNS ? left : BLOCK_COLUMNS;
-        block.first = 0;
+/* Slabs as large as the room holds: whole chains where there is no C to hold them in between, else
+ * at least LONG steps if there are as many. */
+static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room,
+                     enum packing packing) {
+    enum { LONG = 1024 };
+    const bool pairs = packing != PACK_F32;
+    const struct product product = {
+        .job = job,
+        .packing = packing,
+        .steps_per_unit = packing == PACK_WIDENED ? 2 : 1,
+        .units = units_of(job->k, packing),
+        .a = {job->a, job->lda * (pairs && !job->a_float ? 2 : 4), job->form != CT_TN,
+              pairs && job->a_float},
+        .b = {job->b, job->ldb * (pairs && !job->b_float ? 2 : 4), job->form == CT_NT,
+              pairs && job->b_float},
+        .room = room,
+    };
+    const size_t held = room.count / (PANEL_ROWS * product.steps_per_unit); /* units of one tile */
+    const size_t wanted = LONG / product.steps_per_unit;
+    const size_t units = job->c != NULL && product.units > wanted ? wanted : product.units;
+    size_t tiles = units == 0 ? held : held / units;
+    tiles = tiles < CT_EPILOGUE_ROWS / TILE_ROWS ? tiles : CT_EPILOGUE_ROWS / TILE_ROWS;
+    CT_ASSERT(tiles > 0);
+    const size_t blocks = (job->m + tiles * TILE_ROWS - 1) / (tiles * TILE_ROWS);
+    ct_barrier(hand);
+    for (size_t block = 0; block < blocks; block++) {
+        struct slab slab = {.row = job->m * block / blocks};
+        slab.rows = job->m * (block + 1) / blocks - slab.row;
+        slab.tiles = (slab.rows + TILE_ROWS - 1) / TILE_ROWS;
+        const size_t most = held / slab.tiles / STEPS_MAX * STEPS_MAX;
         do {
-            const size_t rest = units - block.first;
-            block.units = rest < units_max ? rest : units_max;
-            for (size_t j = 0; j < block.width; j += PANEL_COLUMNS) {
-                const size_t width = block.width - j;
-                pack(room->b + j / PANEL_COLUMNS * block.units * panel_unit, PANEL_COLUMNS, &b,
-                     block.column + j, width < PANEL_COLUMNS ? width : PANEL_COLUMNS, block.first,
-                     block.units, job->k, packing);
+            const size_t left = product.units - slab.first;
+            slab.units = left <= held / slab.tiles ? left : most;
+            if (block > 0 || slab.first > 0) {
+                ct_barrier(hand); /* the slab before is no longer read */
             }
-            for (size_t tile = 0; tile < tiles; tile++) {
-                run_rows(job, packing, &a, job->m * tile / tiles, job->m * (tile + 1) / tiles,
-                         &block, room);
-            }
-            block.first += block.units;
-        } while (block.first < units);
+            pack_slab(&product, &slab, hand);
+            ct_barrier(hand);
+            run_slab(&product, &slab, hand);
+            slab.first += slab.units;
+        } while (slab.first < product.units);
     }
 }
 

@@ -102,7 +102,7 @@ static void every_isa_here_passes(void **state) {
 /* Tables with one planted fault each: the self-test names it. */
 static struct ct_ops sound;
 
-static void even_first(const struct ct_matmul *job) {
+static void even_first(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room) {
     uint16_t a[2];
     memcpy(a, job->a, sizeof a);
     const uint16_t swapped_a[2] = {a[1], a[0]};
@@ -116,7 +116,7 @@ static void even_first(const struct ct_matmul *job) {
     struct ct_matmul copy = *job;
     copy.a = swapped_a;
     copy.b = swapped_b;
-    sound.matmul_bf16(&copy);
+    sound.matmul_bf16(&copy, hand, room);
 }
 
 static void textbook_bf16(uint16_t *out, const float *in, size_t n) {

@@ -73,43 +73,63 @@ struct data {
     size_t c_bytes;
 };
 
-static struct data make(const struct shape *shape, enum ct_form form, bool bf16, bool resume) {
-    struct data data = {
-        {.form = form, .m = shape->m, .n = shape->n, .k = shape->k, .resume = resume, .threads = 1},
-        NULL,
-        NULL,
-        NULL,
-        0};
+static void *operand(size_t count, bool bf16) {
+    void *memory = room(count * sizeof(float));
+    for (size_t i = 0; i < count; i++) {
+        if (bf16) {
+            ((uint16_t *)memory)[i] = any_bf16();
+        } else {
+            ((float *)memory)[i] = any_value();
+        }
+    }
+    return memory;
+}
+
+static struct data make_of(const struct shape *shape, struct ct_matmul kind, bool bf16) {
+    struct data data = {.job = kind};
     struct ct_matmul *job = &data.job;
+    const enum ct_form form = kind.form;
+    job->m = shape->m;
+    job->n = shape->n;
+    job->k = shape->k;
+    job->threads = 1;
     job->lda = (form == CT_TN ? job->m : job->k) + shape->extra;
     job->ldb = (form == CT_NT ? job->k : job->n) + shape->extra;
     job->ldc = job->n + shape->extra;
     const size_t a_count = job->lda * (form == CT_TN ? job->k : job->m);
     const size_t b_count = job->ldb * (form == CT_NT ? job->n : job->k);
     data.c_bytes = job->ldc * job->m * sizeof(float);
-    const size_t bytes = bf16 ? sizeof(uint16_t) : sizeof(float);
-    job->a = data.a = room(a_count * bytes);
-    job->b = data.b = room(b_count * bytes);
+    job->a = data.a = operand(a_count, bf16 && !kind.a_float);
+    job->b = data.b = operand(b_count, bf16 && !kind.b_float);
     job->c = data.c = room(data.c_bytes);
-    for (size_t i = 0; i < a_count + b_count; i++) {
-        void *base = i < a_count ? data.a : data.b;
-        const size_t at = i < a_count ? i : i - a_count;
-        if (bf16) {
-            ((uint16_t *)base)[at] = any_bf16();
-        } else {
-            ((float *)base)[at] = any_value();
-        }
-    }
     for (size_t i = 0; i < data.c_bytes / sizeof(float); i++) {
         data.c[i] = any_value();
     }
     return data;
 }
 
+static struct data make(const struct shape *shape, enum ct_form form, bool bf16, bool resume) {
+    return make_of(shape, (struct ct_matmul){.form = form, .resume = resume}, bf16);
+}
+
 static void drop(struct data *data) {
     free(data->a);
     free(data->b);
     free(data->c);
+}
+
+/* An element as the chain sees it. */
+static float value_at(const void *memory, size_t at, bool bf16, bool is_float) {
+    if (bf16 && !is_float) {
+        return bf16_value(((const uint16_t *)memory)[at]);
+    }
+    float value = ((const float *)memory)[at];
+    if (bf16) {
+        uint16_t half;
+        definitions.bf16_from(&half, &value, 1);
+        value = bf16_value(half);
+    }
+    return value;
 }
 
 /* E2 and E3 as a person would write them down: one output at a time. */
@@ -123,8 +143,8 @@ static float chain(const struct data *data, bool bf16, size_t i, size_t j, float
         float a = 0.0f;
         float b = 0.0f;
         if (p < job->k) {
-            a = bf16 ? bf16_value(((uint16_t *)data->a)[at_a]) : ((float *)data->a)[at_a];
-            b = bf16 ? bf16_value(((uint16_t *)data->b)[at_b]) : ((float *)data->b)[at_b];
+            a = value_at(data->a, at_a, bf16, job->a_float);
+            b = value_at(data->b, at_b, bf16, job->b_float);
         }
         c = fmaf(a, b, c);
     }
@@ -133,7 +153,7 @@ static float chain(const struct data *data, bool bf16, size_t i, size_t j, float
 
 static void run_in_mode(ct_matmul_fn *run, const struct ct_matmul *job) {
     const struct ct_mode mode = ct_mode_enter();
-    run(job);
+    ct_matmul_alone(run, job);
     ct_mode_leave(mode);
 }
 
@@ -143,8 +163,13 @@ static void for_each_case(each_case *check) {
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         for (int variant = 0; variant < 12; variant++) {
             const bool bf16 = variant % 2 != 0;
-            struct data data =
-                make(&shapes[s], (enum ct_form)(variant / 4), bf16, variant / 2 % 2 != 0);
+            const struct ct_matmul kind = {
+                .form = (enum ct_form)(variant / 4),
+                .resume = variant / 2 % 2 != 0,
+                .a_float = draw() % 2 != 0,
+                .b_float = draw() % 2 != 0,
+            };
+            struct data data = make_of(&shapes[s], kind, bf16);
             check(&data, bf16);
             drop(&data);
         }
@@ -207,6 +232,143 @@ static void avx512_equals_the_definitions(void **state) {
 static void avx512bf16_equals_the_definitions(void **state) {
     (void)state;
     expect_overlay(CT_ISA_AVX512BF16);
+}
+
+/* An epilogue that takes down what it sees and how often, and leaves a mark in c. */
+struct seen {
+    float *values;
+    uint8_t *times;
+    size_t n;
+};
+
+static void see(void *context, float *c, size_t ldc, size_t row, size_t rows, size_t column,
+                size_t columns) {
+    const struct seen *seen = context;
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < columns; j++) {
+            const size_t at = (row + i) * seen->n + column + j;
+            seen->values[at] = c[i * ldc + j];
+            seen->times[at]++;
+            c[i * ldc + j] = 0.5f;
+        }
+    }
+}
+
+struct team_run {
+    ct_matmul_fn *run;
+    const struct ct_matmul *job;
+    struct ct_room room;
+};
+
+static void run_hand(void *context, struct ct_hand hand) {
+    const struct team_run *team = context;
+    team->run(team->job, hand, team->room);
+}
+
+/* The outputs that `expected` has, dense, were handed over once each, and C has the marks. */
+static void expect_seen(const struct data *data, const struct seen *seen, const float *expected) {
+    const struct ct_matmul *job = &data->job;
+    for (size_t i = 0; i < job->m; i++) {
+        for (size_t j = 0; j < job->n; j++) {
+            const size_t at = i * job->n + j;
+            assert_int_equal(seen->times[at], 1);
+            assert_memory_equal(&seen->values[at], &expected[i * job->ldc + j], sizeof(float));
+        }
+    }
+}
+
+/* What OpenBLAS does not promise. */
+static void positive_zeros(float *values, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        values[i] = values[i] + 0.0f;
+    }
+}
+
+/* One product by `hands` hands equals the definition's, with an epilogue (or without, 0), seeing C
+ * (1) or in place of C (2). */
+static void expect_team(const struct shape *shape, const struct ct_matmul *kind, bool bf16,
+                        uint32_t hands, size_t room_count, int epilogue) {
+    struct data data = make_of(shape, *kind, bf16);
+    float *start = room(data.c_bytes);
+    memcpy(start, data.c, data.c_bytes);
+    run_in_mode(bf16 ? definitions.matmul_bf16 : definitions.matmul_f32, &data.job);
+    const size_t outputs = shape->m * shape->n;
+    struct seen seen = {calloc(outputs, sizeof(float)), calloc(outputs, 1), shape->n};
+    const struct ct_epilogue see_all = {see, &seen};
+    struct ct_matmul job = data.job;
+    job.c = epilogue == 2 ? NULL : start;
+    job.epilogue = epilogue == 0 ? NULL : &see_all;
+    struct ct_room shared = {aligned_alloc(64, room_count * sizeof(float)), room_count};
+    assert_non_null(shared.floats);
+    struct team_run team = {bf16 ? overlay.matmul_bf16 : overlay.matmul_f32, &job, shared};
+    ct_team(hands, run_hand, &team);
+    if (team.run == ct_matmul_blas) {
+        positive_zeros(start, data.c_bytes / sizeof(float));
+        positive_zeros(data.c, data.c_bytes / sizeof(float));
+        positive_zeros(seen.values, outputs);
+    }
+    if (epilogue != 0) {
+        expect_seen(&data, &seen, data.c);
+    }
+    for (size_t i = 0; epilogue == 1 && i < shape->m; i++) {
+        for (size_t j = 0; j < shape->n; j++) {
+            data.c[i * job.ldc + j] = 0.5f;
+        }
+    }
+    if (epilogue != 2) {
+        assert_memory_equal(start, data.c, data.c_bytes);
+    }
+    free(shared.floats);
+    free(seen.values);
+    free(seen.times);
+    free(start);
+    drop(&data);
+}
+
+/* Shapes that cross every border: of tiles, panels, blocks and slabs (of the least room 2 tiles of
+ * 1024 steps), of hands' shares; and fewer outputs than hands. */
+static const struct shape team_shapes[] = {
+    {1, 1, 1, 0},    {130, 70, 33, 3},   {57, 33, 2500, 1}, {15, 100, 1030, 0},
+    {300, 31, 5, 2}, {14, 32, 256, 0},   {29, 65, 258, 1},  {3, 200, 511, 0},
+    {45, 40, 0, 1},  {1100, 16, 130, 0}, {50, 129, 768, 5}, {1, 70, 1500, 0},
+};
+
+static void teams_equal_the_definitions(void **state) {
+    (void)state;
+    for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_AVX512BF16; isa++) {
+        if (ct_ops_install(&overlay, (enum ct_isa)isa) != CT_OK) {
+            print_message("not here: %s\n", ct_err_detail());
+            continue;
+        }
+        for (size_t s = 0; s < sizeof team_shapes / sizeof team_shapes[0]; s++) {
+            for (int variant = 0; variant < 18; variant++) {
+                const int epilogue = (int)(draw() % 3);
+                const struct ct_matmul kind = {
+                    .form = (enum ct_form)(variant / 2 % 3),
+                    .resume = epilogue != 2 && draw() % 2 != 0,
+                    .a_float = draw() % 2 != 0,
+                    .b_float = draw() % 2 != 0,
+                };
+                const bool small = draw() % 2 != 0 &&
+                                   (epilogue != 2 || team_shapes[s].k < CT_MATMUL_ROOM_LEAST / 16);
+                expect_team(&team_shapes[s], &kind, variant % 2 != 0, 1 + draw() % 5,
+                            small ? CT_MATMUL_ROOM_LEAST : CT_MATMUL_ROOM, epilogue);
+            }
+        }
+    }
+}
+
+/* `fast` goes through the same job: floats whatever a_float says, epilogues afterwards. */
+static void blas_teams_see_their_outputs(void **state) {
+    (void)state;
+    overlay.matmul_f32 = ct_matmul_blas;
+    const struct shape shape = {70, 130, 1, 0}; /* one product each: exact */
+    for (int epilogue = 0; epilogue < 3; epilogue++) {
+        for (int form = CT_NN; form <= CT_TN; form++) {
+            const struct ct_matmul kind = {.form = (enum ct_form)form, .a_float = true};
+            expect_team(&shape, &kind, false, 3, CT_MATMUL_ROOM_LEAST, epilogue);
+        }
+    }
 }
 
 /* From −2, the pair (1·1, 2^-24·1): odd first −2 + 2^-24 rounds to −2, then −1; even first would be
@@ -364,6 +526,8 @@ int main(void) {
         cmocka_unit_test(avx2_equals_the_definitions),
         cmocka_unit_test(avx512_equals_the_definitions),
         cmocka_unit_test(avx512bf16_equals_the_definitions),
+        cmocka_unit_test(teams_equal_the_definitions),
+        cmocka_unit_test(blas_teams_see_their_outputs),
         cmocka_unit_test(pairs_go_odd_before_even),
         cmocka_unit_test(cuts_and_threads_do_not_show),
         cmocka_unit_test(skipping_does_not_show),
