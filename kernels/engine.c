@@ -2,6 +2,7 @@
 
 #include <cotrain/assert.h>
 #include <cotrain/isa.h>
+#include <cotrain/pairwise.h>
 
 #include "gpt2.h"
 
@@ -12,7 +13,6 @@
 #include <sys/mman.h>
 
 enum {
-    LEAVES_MAX = 16,
     THREADS_MAX = 1024,
     LINE = 64,
     HUGE_PAGE = 2 << 20,
@@ -184,21 +184,29 @@ static enum ct_err settle(struct ct_engine *e, const struct ct_layout *layout,
     e->layout = layout;
     e->options = *options;
     const uint32_t leaves = options->leaves, batch = options->batch;
+    const uint32_t ranks = options->ranks > 1 ? options->ranks : 1;
     if (options->numerics != CT_NUMERICS_BF16_1 && options->numerics != CT_NUMERICS_FP32_1 &&
         options->numerics != CT_NUMERICS_FAST) {
         return ct_fail(CT_ERR_CONFIG, "engine: unknown numerics");
     }
-    if (leaves == 0 || leaves > LEAVES_MAX || (leaves & (leaves - 1)) != 0) {
+    if (leaves == 0 || leaves > CT_LEAVES_MAX || (leaves & (leaves - 1)) != 0) {
         return ct_fail(CT_ERR_CONFIG, "engine: leaves is %u, must be 1, 2, 4, 8 or 16", leaves);
     }
     if (batch == 0 || batch % leaves != 0) {
         return ct_fail(CT_ERR_CONFIG, "engine: batch %u is not a positive multiple of %u leaves",
                        batch, leaves);
     }
-    if ((uint64_t)batch * layout->shape.context > STEP_TOKENS_MAX) {
-        return ct_fail(CT_ERR_CONFIG, "engine: batch %u × context %u is more than %d tokens", batch,
-                       layout->shape.context, STEP_TOKENS_MAX);
+    if ((ranks & (ranks - 1)) != 0 || ranks > CT_LEAVES_MAX / leaves) {
+        return ct_fail(CT_ERR_CONFIG,
+                       "engine: %u ranks of %u leaves; a power of two, with at most %d leaves in "
+                       "all, is possible",
+                       ranks, leaves, CT_LEAVES_MAX);
     }
+    if ((uint64_t)batch * ranks * layout->shape.context > STEP_TOKENS_MAX) {
+        return ct_fail(CT_ERR_CONFIG, "engine: batch %u × context %u is more than %d tokens",
+                       batch * ranks, layout->shape.context, STEP_TOKENS_MAX);
+    }
+    e->options.ranks = ranks;
     if (options->micro_batch > batch / leaves) {
         return ct_fail(CT_ERR_CONFIG, "engine: micro-batch %u is more than the %u of a leaf",
                        options->micro_batch, batch / leaves);
@@ -241,6 +249,20 @@ static struct ct_linear_place find_linear(const struct ct_layout *layout, const 
     return (struct ct_linear_place){offset_of(layout, weight), offset_of(layout, bias)};
 }
 
+/* The tensors whose names begin so: neighbours, in byte order of names. */
+static struct ct_span span_of(const struct ct_layout *layout, const char *prefix) {
+    struct ct_span span = {layout->parameters, 0};
+    for (uint32_t i = 0; i < layout->tensor_count; i++) {
+        const struct ct_tensor *tensor = &layout->tensors[i];
+        if (strncmp(tensor->name, prefix, strlen(prefix)) == 0) {
+            span.begin = tensor->offset < span.begin ? tensor->offset : span.begin;
+            span.end = tensor->offset + (size_t)tensor->rows * tensor->columns;
+        }
+    }
+    CT_ASSERT(span.begin < span.end);
+    return span;
+}
+
 static enum ct_err find_places(const struct ct_layout *layout, struct ct_gpt2_places *out) {
     out->layers = calloc(layout->shape.layers, sizeof *out->layers);
     if (out->layers == NULL) {
@@ -256,11 +278,13 @@ static enum ct_err find_places(const struct ct_layout *layout, struct ct_gpt2_pl
             .ln_2 = find_linear(layout, prefix, "ln_2"),
             .fc = find_linear(layout, prefix, "mlp.c_fc"),
             .fc_projection = find_linear(layout, prefix, "mlp.c_proj"),
+            .all = span_of(layout, prefix),
         };
     }
     out->wte = offset_of(layout, "transformer.wte.weight");
     out->wpe = offset_of(layout, "transformer.wpe.weight");
     out->ln_f = find_linear(layout, "transformer.", "ln_f");
+    out->all_layers = span_of(layout, "transformer.h.");
     return CT_OK;
 }
 

@@ -1,5 +1,6 @@
 /* A step: leaves, their micro-batches, and the sums over them (numerics.md E6). */
 #include <cotrain/assert.h>
+#include <cotrain/pairwise.h>
 
 #include "gpt2.h"
 
@@ -24,12 +25,38 @@ static void embedding_gradient(const struct ct_engine *e, const uint32_t *tokens
     }
 }
 
+/* Leaves are added as a binary counter counts: the sum of the leaves [s, s + 2^l) stands in the
+ * buffer of leaf s, and leaf s takes the buffer that its lowest bit names, which is free by then.
+ */
+static float *leaf_buffer(const struct ct_engine *e, uint32_t leaf) {
+    return leaf == 0 ? e->total : e->spare[__builtin_ctz(leaf)];
+}
+
+void ct_engine_finish(struct ct_engine *e, struct ct_span range, struct ct_hand hand) {
+    const struct ct_span share = ct_share(hand, range.end - range.begin, 1024);
+    const size_t from = range.begin + share.begin, count = share.end - share.begin;
+    /* As many of the leaf's low bits are ones, so many subtrees end with it. */
+    for (uint32_t half = 1; (e->leaf & half) != 0; half *= 2) {
+        const uint32_t right = e->leaf + 1 - half;
+        float *sum = leaf_buffer(e, right - half) + from;
+        ct_ops.add(sum, sum, leaf_buffer(e, right) + from, count);
+    }
+    if (e->ready == NULL || e->leaf + 1 < e->options.leaves) {
+        return;
+    }
+    ct_barrier(hand);
+    if (hand.me == 0 && range.begin < range.end) {
+        e->ready->told(e->ready->context, range.begin, range.end);
+    }
+}
+
 /* The gradient of one leaf, from +0, into e->gradient; its tokens' losses into e->losses. */
 static void run_leaf(struct ct_engine *e, const uint32_t *tokens, float factor,
                      struct ct_hand hand) {
     const size_t context = e->layout->shape.context, d = e->layout->shape.width;
     const size_t sequences = e->options.batch / e->options.leaves;
     const struct ct_span span = ct_share(hand, e->layout->parameters, 1024);
+    const struct ct_span layers = e->places.all_layers;
     memset(e->gradient + span.begin, 0, (span.end - span.begin) * sizeof(float));
     ct_barrier(hand);
     for (size_t first = 0; first < sequences; first += e->options.micro_batch) {
@@ -39,6 +66,7 @@ static void run_leaf(struct ct_engine *e, const uint32_t *tokens, float factor,
             .stride = context + 1,
             .length = context,
             .sequences = left < e->options.micro_batch ? left : e->options.micro_batch,
+            .last = left <= e->options.micro_batch,
         };
         micro.rows = micro.sequences * context;
         ct_gpt2_forward(e, &micro, hand);
@@ -47,6 +75,8 @@ static void run_leaf(struct ct_engine *e, const uint32_t *tokens, float factor,
     }
     embedding_gradient(e, tokens, sequences, hand);
     ct_barrier(hand);
+    ct_engine_finish(e, (struct ct_span){0, layers.begin}, hand);
+    ct_engine_finish(e, (struct ct_span){layers.end, e->layout->parameters}, hand);
 }
 
 /* The binary64 chain over a leaf's losses. */
@@ -69,38 +99,18 @@ static void leaf_body(void *context, struct ct_hand hand) {
     run_leaf(leaf->engine, leaf->tokens, leaf->factor, hand);
 }
 
-struct addition {
-    float *out;
-    const float *other;
-    size_t count;
-};
-
-static void addition_body(void *context, struct ct_hand hand) {
-    const struct addition *addition = context;
-    const struct ct_span span = ct_share(hand, addition->count, 1024);
-    ct_ops.add(addition->out + span.begin, addition->out + span.begin, addition->other + span.begin,
-               span.end - span.begin);
-}
-
-/* Leaves [first, first + 2^level) into `gradient`; returns the sum of their losses. The right half
- * of a pair waits in the level's own spare buffer. */
-static double run_leaves(struct ct_engine *e, const uint32_t *tokens, uint32_t first,
-                         uint32_t level, float *gradient, float factor) {
-    if (level == 0) {
-        const size_t context = e->layout->shape.context;
-        const size_t sequences = e->options.batch / e->options.leaves;
-        struct leaf leaf = {e, tokens + first * sequences * (context + 1), factor};
-        e->gradient = gradient;
+/* All leaves into e->total; returns the sum of their losses, added in the same tree. */
+static double run_leaves(struct ct_engine *e, const uint32_t *tokens, float factor) {
+    const uint32_t leaves = e->options.leaves, sequences = e->options.batch / leaves;
+    const size_t context = e->layout->shape.context;
+    double sums[CT_LEAVES_MAX];
+    for (e->leaf = 0; e->leaf < leaves; e->leaf++) {
+        struct leaf leaf = {e, tokens + e->leaf * sequences * (context + 1), factor};
+        e->gradient = leaf_buffer(e, e->leaf);
         ct_team(e->options.threads, leaf_body, &leaf);
-        return sum_losses(e->losses, sequences * context);
+        sums[e->leaf] = sum_losses(e->losses, sequences * context);
     }
-    const uint32_t half = 1u << (level - 1);
-    float *right = e->spare[level - 1];
-    const double left_sum = run_leaves(e, tokens, first, level - 1, gradient, factor);
-    const double right_sum = run_leaves(e, tokens, first + half, level - 1, right, factor);
-    struct addition addition = {gradient, right, e->layout->parameters};
-    ct_team(e->options.threads, addition_body, &addition);
-    return left_sum + right_sum;
+    return ct_sum_pairwise(sums, leaves);
 }
 
 static void weights_body(void *context, struct ct_hand hand) {
@@ -126,15 +136,29 @@ static void assert_tokens(const struct ct_engine *e, const uint32_t *tokens, siz
     CT_ASSERT(largest < e->layout->shape.vocab);
 }
 
+static size_t step_tokens(const struct ct_engine *e) {
+    return (size_t)e->options.batch * e->options.ranks * e->layout->shape.context;
+}
+
+double ct_engine_part(struct ct_engine *engine, const float *theta, const uint32_t *tokens,
+                      float *gradient, const struct ct_ready *ready) {
+    assert_tokens(engine, tokens,
+                  (size_t)engine->options.batch * (engine->layout->shape.context + 1));
+    use_theta(engine, theta);
+    engine->total = gradient;
+    engine->ready = ready;
+    return run_leaves(engine, tokens, 1.0f / (float)step_tokens(engine));
+}
+
+float ct_engine_mean_loss(const struct ct_engine *engine, double sum) {
+    return (float)(sum / (double)step_tokens(engine));
+}
+
 void ct_engine_gradient(struct ct_engine *engine, const float *theta, const uint32_t *tokens,
                         float *gradient, float *out_loss) {
-    const struct ct_model_shape *shape = &engine->layout->shape;
-    const size_t count = (size_t)engine->options.batch * shape->context;
-    assert_tokens(engine, tokens, count + engine->options.batch);
-    use_theta(engine, theta);
-    const float factor = 1.0f / (float)count;
-    const double sum = run_leaves(engine, tokens, 0, engine->spare_count, gradient, factor);
-    *out_loss = (float)(sum / (double)count);
+    CT_ASSERT(engine->options.ranks == 1);
+    const double sum = ct_engine_part(engine, theta, tokens, gradient, NULL);
+    *out_loss = ct_engine_mean_loss(engine, sum);
 }
 
 struct forward {

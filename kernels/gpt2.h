@@ -30,11 +30,13 @@ struct ct_linear_place {
 };
 struct ct_gpt2_layer {
     struct ct_linear_place ln_1, qkv, projection, ln_2, fc, fc_projection;
+    struct ct_span all; /* all tensors of the layer */
 };
 struct ct_gpt2_places {
     struct ct_gpt2_layer *layers;
     size_t wte, wpe;
     struct ct_linear_place ln_f;
+    struct ct_span all_layers;
 };
 
 /* What the forward pass keeps of one layer for the backward pass. */
@@ -57,15 +59,18 @@ struct ct_attention_scratch {
 
 struct ct_engine {
     const struct ct_layout *layout;
-    struct ct_engine_options options; /* threads and micro_batch are settled */
+    struct ct_engine_options options; /* threads, ranks and micro_batch are settled */
     size_t operand_bytes;
     void *arena;
     struct ct_gpt2_places places;
 
-    const float *theta;   /* of the call in hand */
-    const void *weights;  /* operands, flat as theta: the rounded copy, or theta itself */
-    uint16_t *rounded;    /* [parameters] under bf16-1, else NULL */
-    float *gradient;      /* of the leaf in hand */
+    const float *theta;           /* of the call in hand */
+    const void *weights;          /* operands, flat as theta: the rounded copy, or theta itself */
+    uint16_t *rounded;            /* [parameters] under bf16-1, else NULL */
+    uint32_t leaf;                /* in hand */
+    float *gradient;              /* its own */
+    float *total;                 /* where the sum of all leaves goes */
+    const struct ct_ready *ready; /* who is told when parts of it are final; may be NULL */
     float *spare[5];      /* gradients of leaves that wait for their partner, one per level */
     uint32_t spare_count; /* log2 S */
 
@@ -115,14 +120,19 @@ struct ct_micro {
     const uint32_t *tokens;
     size_t stride, length, sequences;
     size_t rows; /* sequences × length, M */
+    bool last;   /* of its leaf: a gradient is final when this one has passed */
 };
 
 /* tokens → norm_f, keeping what the backward pass reads. Ends without a barrier: a hand may read
  * only its own rows of norm_f. */
 void ct_gpt2_forward(struct ct_engine *engine, const struct ct_micro *micro, struct ct_hand hand);
 
-/* d_norm_f → all gradients but the embeddings', whose rows go to d_embedding[M][D]. Starts after
- * and ends with a barrier. */
+/* Values [range) of the leaf's gradient are final: adds them up the tree over leaves as far as it
+ * is complete, and says so when it is. All hands, after a barrier; no barrier after. */
+void ct_engine_finish(struct ct_engine *engine, struct ct_span range, struct ct_hand hand);
+
+/* d_norm_f → all gradients but the embeddings', whose rows go to d_embedding[M][D]. Finishes
+ * each layer of the last micro-batch. Starts after and ends with a barrier. */
 void ct_gpt2_backward(struct ct_engine *engine, const struct ct_micro *micro, float *d_embedding,
                       struct ct_hand hand);
 

@@ -149,6 +149,9 @@ void ct_gpt2_backward(struct ct_engine *e, const struct ct_micro *micro, float *
         ct_barrier(hand);
         layer_gradients(e, layer, micro->rows, hand);
         ct_barrier(hand);
+        if (micro->last) {
+            ct_engine_finish(e, e->places.layers[layer].all, hand);
+        }
         memcpy(e->d_stream[0] + first, e->d_stream[2] + first, bytes);
     }
     memcpy(d_embedding + first, e->d_stream[0] + first, bytes);

@@ -1,6 +1,7 @@
 #include <cotrain/engine.h>
 #include <cotrain/isa.h>
 #include <cotrain/optimizer.h>
+#include <cotrain/pairwise.h>
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -219,6 +220,76 @@ static void leaves_are_added_pairwise(void **state) {
     free_model(&model);
 }
 
+/* Ranges as they are told, checked for being final then by comparing them with the end. */
+struct told {
+    const float *gradient;
+    float *seen; /* [parameters], as it was when told */
+    uint8_t *times;
+    size_t first_begin;
+    uint32_t count;
+};
+
+static void take_told(void *context, size_t begin, size_t end) {
+    struct told *told = context;
+    assert_true(begin < end);
+    if (told->count++ == 0) {
+        told->first_begin = begin;
+    }
+    memcpy(told->seen + begin, told->gradient + begin, (end - begin) * sizeof(float));
+    for (size_t i = begin; i < end; i++) {
+        told->times[i]++;
+    }
+}
+
+/* E6: of 8 leaves, R ranks give the bits of one, and each value is told of once, when final. */
+static void ranks_share_a_step_to_the_bit(void **state) {
+    (void)state;
+    struct model model;
+    make_model(&model, (struct ct_model_shape){CT_ARCH_GPT2, 37, 7, 11, 2, 48}, 16);
+    const size_t n = model.layout.parameters;
+    const struct ct_engine_options alone = {.numerics = CT_NUMERICS_BF16_1, .leaves = 8};
+    const float loss = run_gradient(&model, alone);
+    for (uint32_t ranks = 2; ranks <= 8; ranks *= 2) {
+        float *parts[8];
+        double sums[8];
+        struct ct_engine *engine;
+        const struct ct_engine_options options = {.numerics = CT_NUMERICS_BF16_1,
+                                                  .leaves = 8 / ranks,
+                                                  .batch = 16 / ranks,
+                                                  .micro_batch = 1,
+                                                  .threads = ranks % 3,
+                                                  .ranks = ranks};
+        assert_int_equal(ct_engine_open(&model.layout, &options, &engine), CT_OK);
+        for (uint32_t rank = 0; rank < ranks; rank++) {
+            parts[rank] = malloc(n * sizeof(float));
+            struct told told = {parts[rank], malloc(n * sizeof(float)), calloc(n, 1), 0, 0};
+            assert_true(parts[rank] != NULL && told.seen != NULL && told.times != NULL);
+            sums[rank] =
+                ct_engine_part(engine, model.theta, model.tokens + rank * options.batch * 8,
+                               parts[rank], &(struct ct_ready){take_told, &told});
+            assert_memory_equal(told.seen, parts[rank], n * sizeof(float));
+            for (size_t i = 0; i < n; i++) {
+                assert_int_equal(told.times[i], 1);
+            }
+            assert_int_equal(told.count, 11 + 1);
+            assert_int_equal(
+                told.first_begin,
+                ct_layout_find(&model.layout, "transformer.h.10.attn.c_attn.bias")->offset);
+            free(told.seen);
+            free(told.times);
+        }
+        ct_add_pairwise(parts[0], (const float *const *)parts, ranks, n);
+        assert_memory_equal(parts[0], model.gradient, n * sizeof(float));
+        const float again = ct_engine_mean_loss(engine, ct_sum_pairwise(sums, ranks));
+        assert_memory_equal(&again, &loss, sizeof loss);
+        ct_engine_close(engine);
+        for (uint32_t rank = 0; rank < ranks; rank++) {
+            free(parts[rank]);
+        }
+    }
+    free_model(&model);
+}
+
 static void loss_and_logits_agree_with_the_gradient(void **state) {
     (void)state;
     struct model model;
@@ -320,6 +391,11 @@ static void plans_and_refusals(void **state) {
     assert_int_equal(ct_engine_plan(&layout, &options, &large), CT_ERR_CONFIG);
     options.leaves = 16;
     assert_int_equal(ct_engine_plan(&layout, &options, &large), CT_ERR_CONFIG);
+    options.leaves = 4;
+    options.ranks = 3;
+    assert_int_equal(ct_engine_plan(&layout, &options, &large), CT_ERR_CONFIG);
+    options.ranks = 8;
+    assert_int_equal(ct_engine_plan(&layout, &options, &large), CT_ERR_CONFIG);
     options.leaves = 1;
     options.numerics = (enum ct_numerics)7;
     assert_int_equal(ct_engine_plan(&layout, &options, &large), CT_ERR_CONFIG);
@@ -338,6 +414,7 @@ int main(void) {
         cmocka_unit_test(fast_equals_the_formulas),
         cmocka_unit_test(threads_and_micro_batches_keep_the_bits),
         cmocka_unit_test(leaves_are_added_pairwise),
+        cmocka_unit_test(ranks_share_a_step_to_the_bit),
         cmocka_unit_test(loss_and_logits_agree_with_the_gradient),
         cmocka_unit_test(a_training_run_has_its_golden_bits),
         cmocka_unit_test(plans_and_refusals),

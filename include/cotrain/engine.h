@@ -25,6 +25,8 @@ struct ct_engine_options {
     uint32_t
         micro_batch; /* sequences at once, at most B/S; 0 lets the engine choose. Not in the bits */
     uint32_t threads; /* 0: all that OpenMP offers. Not in the bits */
+    uint32_t ranks;   /* engines that share each step, a power of two; 0 or 1: this one has it all.
+                         Else batch and leaves are this one's part, and N counts all parts */
 };
 
 /* What an engine will reserve, by term, in bytes. */
@@ -55,6 +57,24 @@ void ct_engine_close(struct ct_engine *engine);
  * non-finite results are the caller's to judge. */
 void ct_engine_gradient(struct ct_engine *engine, const float *theta, const uint32_t *tokens,
                         float *gradient, float *out_loss);
+
+/* Who is told, while the gradient is made, that its values [begin, end) are final. Each value is
+ * told of once, the layers from the last to the first, in the same order in every step. The call
+ * comes from one of the engine's threads and holds up the others before long: it must be short. */
+struct ct_ready {
+    void (*told)(void *context, size_t begin, size_t end);
+    void *context;
+};
+
+/* One rank's part of a step (E6): of R ranks, rank r has the leaves [rS/R, (r + 1)S/R), a whole
+ * subtree, so the parts in the order of ranks are added pairwise as leaves are (pairwise.h).
+ * tokens[batch][context + 1] and gradient as above; `ready` may be NULL. Returns the sum of the
+ * part's losses, which is added likewise and given to ct_engine_mean_loss. */
+double ct_engine_part(struct ct_engine *engine, const float *theta, const uint32_t *tokens,
+                      float *gradient, const struct ct_ready *ready);
+
+/* The step's loss from the sum over all its leaves. */
+float ct_engine_mean_loss(const struct ct_engine *engine, double sum);
 
 /* Sum of the losses (binary64, nats) over sequences × length predictions.
  * tokens[sequences][length + 1], length ≤ context, sequences ≤ batch. */
