@@ -1,3 +1,4 @@
+#include "flush.h"
 #include "select.h"
 
 #include <cotrain/assert.h>
@@ -153,7 +154,7 @@ size_t ct_update_bytes_max(const struct ct_chunks *chunks) {
 static void feed_back(const float *base, const float *local, const float *residual, uint32_t n,
                       float *u, int32_t *keys) {
     for (uint32_t i = 0; i < n; i++) {
-        const float value = __builtin_fmaf(0.95f, residual[i], base[i] - local[i]);
+        const float value = ct_fma(0.95f, residual[i], base[i] - local[i]);
         uint32_t bits;
         memcpy(&bits, &value, sizeof bits);
         bits = (bits & ~SIGN_BIT) > FLOAT_INF ? 0 : bits;

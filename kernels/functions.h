@@ -7,6 +7,8 @@
 #ifndef COTRAIN_KERNELS_FUNCTIONS_H
 #define COTRAIN_KERNELS_FUNCTIONS_H
 
+#include "flush.h"
+
 #include <stdint.h>
 #include <string.h>
 
@@ -40,20 +42,20 @@ static inline uint16_t ct_bf16_round(float x) {
 static inline float ct_exp32(float x) {
     x = x < -104.0f ? -104.0f : x;
     x = x > 89.0f ? 89.0f : x;
-    const float shifted = __builtin_fmaf(x, 0x1.715476p+0f, CT_ROUND32);
+    const float shifted = ct_fma(x, 0x1.715476p+0f, CT_ROUND32);
     const float n = shifted - CT_ROUND32;
-    float r = __builtin_fmaf(n, -0x1.62e43p-1f, x);
-    r = __builtin_fmaf(n, 0x1.05c61p-29f, r);
+    float r = ct_fma(n, -0x1.62e43p-1f, x);
+    r = ct_fma(n, 0x1.05c61p-29f, r);
     float q = 0x1.6dbc4cp-10f;
-    q = __builtin_fmaf(q, r, 0x1.124146p-7f);
-    q = __builtin_fmaf(q, r, 0x1.555454p-5f);
-    q = __builtin_fmaf(q, r, 0x1.555486p-3f);
-    q = __builtin_fmaf(q, r, 0.5f);
-    const float y = __builtin_fmaf(r * r, q, r) + 1.0f;
+    q = ct_fma(q, r, 0x1.124146p-7f);
+    q = ct_fma(q, r, 0x1.555454p-5f);
+    q = ct_fma(q, r, 0x1.555486p-3f);
+    q = ct_fma(q, r, 0.5f);
+    const float y = ct_fma(ct_mul(r, r), q, r) + 1.0f;
     /* n + 254 ≥ 104 is positive, so halving it by a shift rounds down as wanted. */
     const uint32_t biased = ct_bits32(shifted) - ct_bits32(CT_ROUND32) + 254u;
     const uint32_t half = biased >> 1;
-    return (y * ct_float32(half << 23)) * ct_float32((biased - half) << 23);
+    return ct_mul(ct_mul(y, ct_float32(half << 23)), ct_float32((biased - half) << 23));
 }
 
 /* ln x for normal x > 0; −∞ for zero, NaN below. x = 2^e·(1 + f), 1 + f in [√½, √2);
@@ -63,19 +65,19 @@ static inline float ct_log32(float x) {
     const float e = (float)((int32_t)offset >> 23);
     const float f = ct_float32((offset & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
     float q = 0x1.1457e4p-4f;
-    q = __builtin_fmaf(q, f, -0x1.de3bf6p-4f);
-    q = __builtin_fmaf(q, f, 0x1.e6f03cp-4f);
-    q = __builtin_fmaf(q, f, -0x1.fc2208p-4f);
-    q = __builtin_fmaf(q, f, 0x1.23376cp-3f);
-    q = __builtin_fmaf(q, f, -0x1.555c4ep-3f);
-    q = __builtin_fmaf(q, f, 0x1.99a4b6p-3f);
-    q = __builtin_fmaf(q, f, -0x1.000006p-2f);
-    q = __builtin_fmaf(q, f, 0x1.555548p-2f);
-    const float square = f * f;
-    float tail = q * (square * f);
-    tail = __builtin_fmaf(e, -0x1.05c61p-29f, tail);
-    tail = __builtin_fmaf(square, -0.5f, tail);
-    float y = __builtin_fmaf(e, 0x1.62e43p-1f, f + tail);
+    q = ct_fma(q, f, -0x1.de3bf6p-4f);
+    q = ct_fma(q, f, 0x1.e6f03cp-4f);
+    q = ct_fma(q, f, -0x1.fc2208p-4f);
+    q = ct_fma(q, f, 0x1.23376cp-3f);
+    q = ct_fma(q, f, -0x1.555c4ep-3f);
+    q = ct_fma(q, f, 0x1.99a4b6p-3f);
+    q = ct_fma(q, f, -0x1.000006p-2f);
+    q = ct_fma(q, f, 0x1.555548p-2f);
+    const float square = ct_mul(f, f);
+    float tail = ct_mul(q, ct_mul(square, f));
+    tail = ct_fma(e, -0x1.05c61p-29f, tail);
+    tail = ct_fma(square, -0.5f, tail);
+    float y = ct_fma(e, 0x1.62e43p-1f, f + tail);
     y = x <= 0x1.fffffep+127f ? y : x;
     y = x < 0.0f ? __builtin_nanf("") : y;
     return x == 0.0f ? -__builtin_inff() : y;
@@ -85,13 +87,13 @@ static inline float ct_log32(float x) {
 static inline float ct_tanh32(float x) {
     const uint32_t sign = ct_bits32(x) & 0x80000000u;
     const float t = ct_float32(ct_bits32(x) ^ sign);
-    const float s = x * x;
+    const float s = ct_mul(x, x);
     float q = -0x1.752156p-8f;
-    q = __builtin_fmaf(q, s, 0x1.520234p-6f);
-    q = __builtin_fmaf(q, s, -0x1.b837fp-5f);
-    q = __builtin_fmaf(q, s, 0x1.110710p-3f);
-    q = __builtin_fmaf(q, s, -0x1.555532p-2f);
-    const float small = __builtin_fmaf(t * s, q, t);
+    q = ct_fma(q, s, 0x1.520234p-6f);
+    q = ct_fma(q, s, -0x1.b837fp-5f);
+    q = ct_fma(q, s, 0x1.110710p-3f);
+    q = ct_fma(q, s, -0x1.555532p-2f);
+    const float small = ct_fma(ct_mul(t, s), q, t);
     const float large = 1.0f - 2.0f / (ct_exp32(t + t) + 1.0f);
     return ct_float32(ct_bits32(t < 0.625f ? small : large) | sign);
 }
@@ -101,24 +103,24 @@ static inline float ct_tanh32(float x) {
 static inline float ct_erf32(float x) {
     const uint32_t sign = ct_bits32(x) & 0x80000000u;
     float t = ct_float32(ct_bits32(x) ^ sign);
-    const float s = x * x;
+    const float s = ct_mul(x, x);
     float q = -0x1.395c6ep-11f;
-    q = __builtin_fmaf(q, s, 0x1.4716bap-8f);
-    q = __builtin_fmaf(q, s, -0x1.b686ecp-6f);
-    q = __builtin_fmaf(q, s, 0x1.ce1a46p-4f);
-    q = __builtin_fmaf(q, s, -0x1.8126e6p-2f);
-    q = __builtin_fmaf(q, s, 0x1.06eba6p-3f);
-    const float small = __builtin_fmaf(t, q, t);
+    q = ct_fma(q, s, 0x1.4716bap-8f);
+    q = ct_fma(q, s, -0x1.b686ecp-6f);
+    q = ct_fma(q, s, 0x1.ce1a46p-4f);
+    q = ct_fma(q, s, -0x1.8126e6p-2f);
+    q = ct_fma(q, s, 0x1.06eba6p-3f);
+    const float small = ct_fma(t, q, t);
     const int is_small = t < 0.925f;
     t = t > 4.0f ? 4.0f : t;
     float p = -0x1.630acp-16f;
-    p = __builtin_fmaf(p, t, 0x1.c85cf6p-12f);
-    p = __builtin_fmaf(p, t, -0x1.11972p-8f);
-    p = __builtin_fmaf(p, t, 0x1.9bb54p-6f);
-    p = __builtin_fmaf(p, t, -0x1.bb9276p-4f);
-    p = __builtin_fmaf(p, t, -0x1.44446ep-1f);
-    p = __builtin_fmaf(p, t, -0x1.212848p+0f);
-    p = __builtin_fmaf(p, t, 0x1.70d8c6p-13f);
+    p = ct_fma(p, t, 0x1.c85cf6p-12f);
+    p = ct_fma(p, t, -0x1.11972p-8f);
+    p = ct_fma(p, t, 0x1.9bb54p-6f);
+    p = ct_fma(p, t, -0x1.bb9276p-4f);
+    p = ct_fma(p, t, -0x1.44446ep-1f);
+    p = ct_fma(p, t, -0x1.212848p+0f);
+    p = ct_fma(p, t, 0x1.70d8c6p-13f);
     const float large = 1.0f - ct_exp32(p);
     return ct_float32(ct_bits32(is_small ? small : large) | sign);
 }
@@ -126,23 +128,23 @@ static inline float ct_erf32(float x) {
 /* sin(x + quarters·π/2), |x| ≤ 2^17. k = round(x·2/π); r = x − k·π/2 in three steps; the sine
  * r + r³·q(r²), degree 3, or the cosine 1 + (r⁴·q(r²) − r²/2), degree 3, by the quadrant. */
 static inline float ct_quadrant32(float x, uint32_t quarters) {
-    const float shifted = __builtin_fmaf(x, 0x1.45f306p-1f, CT_ROUND32);
+    const float shifted = ct_fma(x, 0x1.45f306p-1f, CT_ROUND32);
     const float k = shifted - CT_ROUND32;
-    float r = __builtin_fmaf(k, -0x1.921fb6p+0f, x);
-    r = __builtin_fmaf(k, 0x1.777a5cp-25f, r);
-    r = __builtin_fmaf(k, 0x1.ee59dap-50f, r);
+    float r = ct_fma(k, -0x1.921fb6p+0f, x);
+    r = ct_fma(k, 0x1.777a5cp-25f, r);
+    r = ct_fma(k, 0x1.ee59dap-50f, r);
     const uint32_t quadrant = ct_bits32(shifted) + quarters;
-    const float s = r * r;
+    const float s = ct_mul(r, r);
     float q = 0x1.6cbecep-19f;
-    q = __builtin_fmaf(q, s, -0x1.a00f32p-13f);
-    q = __builtin_fmaf(q, s, 0x1.111108p-7f);
-    q = __builtin_fmaf(q, s, -0x1.555554p-3f);
-    const float sine = __builtin_fmaf(r * s, q, r);
+    q = ct_fma(q, s, -0x1.a00f32p-13f);
+    q = ct_fma(q, s, 0x1.111108p-7f);
+    q = ct_fma(q, s, -0x1.555554p-3f);
+    const float sine = ct_fma(ct_mul(r, s), q, r);
     float c = -0x1.2417ep-22f;
-    c = __builtin_fmaf(c, s, 0x1.a010c4p-16f);
-    c = __builtin_fmaf(c, s, -0x1.6c16b8p-10f);
-    c = __builtin_fmaf(c, s, 0x1.555554p-5f);
-    const float cosine = __builtin_fmaf(s, -0.5f, (s * s) * c) + 1.0f;
+    c = ct_fma(c, s, 0x1.a010c4p-16f);
+    c = ct_fma(c, s, -0x1.6c16b8p-10f);
+    c = ct_fma(c, s, 0x1.555554p-5f);
+    const float cosine = ct_fma(s, -0.5f, ct_mul(ct_mul(s, s), c)) + 1.0f;
     const float y = (quadrant & 1u) != 0 ? cosine : sine;
     return ct_float32(ct_bits32(y) ^ ((quadrant & 2u) << 30));
 }

@@ -52,7 +52,7 @@ static void run_steps(const struct tile *tile, size_t first, size_t count,
             const size_t p = (first + t) ^ swap;
             const float a = p < k ? element(&tile->a, tile->row + i, p) : 0.0f;
             for (size_t j = 0; j < TILE; j++) {
-                chain[j] = __builtin_fmaf(a, b[t][j], chain[j]);
+                chain[j] = ct_fma(a, b[t][j], chain[j]);
             }
         }
     }

@@ -99,6 +99,16 @@ void ct_operand_store(enum ct_numerics numerics, void *out, const float *in, siz
 /* The operand as float again (exact). */
 void ct_operand_load(enum ct_numerics numerics, float *out, const void *in, size_t n);
 
+/* What AdamW multiplies by in one step, for one kind of tensor (E10). */
+struct ct_adamw_factors {
+    float beta1, beta2, one_minus_beta1, one_minus_beta2;
+    float b1, b2; /* fp32(1/(1 − β^t)) */
+    float epsilon;
+    float c; /* clip */
+    float minus_lr, minus_lr_decay;
+    bool decay;
+};
+
 struct ct_ops {
     ct_matmul_fn *matmul_f32;
     ct_matmul_fn *matmul_bf16;
@@ -157,6 +167,11 @@ struct ct_ops {
      * dlogits is not NULL, dlogits = (e·(1/Σe) − onehot)·factor. dlogits may be logits. */
     float (*cross_entropy)(float *dlogits, const float *logits, uint32_t target, float factor,
                            size_t n);
+
+    /* AdamW over n values: q = g·c; m = fma(β1, m, (1−β1)·q); v = fma(β2, v, ((1−β2)·q)·q);
+     * θ = fma(−lr, (m·b1) / (√(v·b2) + ε), decay ? fma(−lr·λ, θ, θ) : θ). */
+    void (*adamw)(const struct ct_adamw_factors *factors, float *theta, float *m, float *v,
+                  const float *g, size_t n);
 };
 
 extern struct ct_ops ct_ops;

@@ -1,10 +1,11 @@
 #include <cotrain/optimizer.h>
 
 #include <cotrain/assert.h>
-#include <cotrain/isa.h>
 #include <cotrain/mode.h>
 
 #include "binary64.h"
+#include "flush.h"
+#include "ops.h"
 #include "parallel.h"
 
 #include <stdlib.h>
@@ -65,98 +66,6 @@ void ct_train_state_reset(struct ct_train_state *state, const struct ct_layout *
     state->step = 0;
 }
 
-/* The operations below are written once; an overlay is the same text compiled for more lanes, so
- * it cannot mean anything else. A CPU without fused multiply-add is refused by ct_isa_start. */
-#define BODY       static inline __attribute__((always_inline))
-#define FOR_SCALAR __attribute__((target("fma")))
-#define FOR_AVX2   __attribute__((target("avx2,fma")))
-#define FOR_AVX512 __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
-
-/* E4: 16 lanes from +0, folded 8, 4, 2, 1. */
-BODY float block_squares_body(const float *x, size_t count) {
-    float lanes[16] = {0};
-    size_t i = 0;
-    for (; i + 16 <= count; i += 16) {
-        for (size_t lane = 0; lane < 16; lane++) {
-            lanes[lane] = __builtin_fmaf(x[i + lane], x[i + lane], lanes[lane]);
-        }
-    }
-    for (size_t lane = 0; i + lane < count; lane++) {
-        lanes[lane] = __builtin_fmaf(x[i + lane], x[i + lane], lanes[lane]);
-    }
-    for (size_t half = 8; half > 0; half /= 2) {
-        for (size_t lane = 0; lane < half; lane++) {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
-    return lanes[0];
-}
-
-/* Constants of one step for one kind of tensor. */
-struct step {
-    float beta1, beta2, one_minus_beta1, one_minus_beta2;
-    float b1, b2, epsilon, c;
-    float minus_lr, minus_lr_decay;
-    bool decay;
-};
-
-BODY void update_values(const struct step *s, size_t count, float *restrict theta,
-                        float *restrict m, float *restrict v, const float *restrict g, bool decay) {
-    for (size_t i = 0; i < count; i++) {
-        const float q = g[i] * s->c;
-        const float mi = __builtin_fmaf(s->beta1, m[i], s->one_minus_beta1 * q);
-        const float vi = __builtin_fmaf(s->beta2, v[i], (s->one_minus_beta2 * q) * q);
-        const float u = (mi * s->b1) / (__builtin_sqrtf(vi * s->b2) + s->epsilon);
-        const float base = decay ? __builtin_fmaf(s->minus_lr_decay, theta[i], theta[i]) : theta[i];
-        theta[i] = __builtin_fmaf(s->minus_lr, u, base);
-        m[i] = mi;
-        v[i] = vi;
-    }
-}
-
-#define OVERLAY(suffix, target)                                                                    \
-    target static float block_squares_##suffix(const float *x, size_t count) {                     \
-        return block_squares_body(x, count);                                                       \
-    }                                                                                              \
-    target static void update_##suffix(const struct step *s, size_t count, float *theta, float *m, \
-                                       float *v, const float *g) {                                 \
-        if (s->decay) {                                                                            \
-            update_values(s, count, theta, m, v, g, true);                                         \
-        } else {                                                                                   \
-            update_values(s, count, theta, m, v, g, false);                                        \
-        }                                                                                          \
-    }
-
-OVERLAY(scalar, FOR_SCALAR)
-OVERLAY(avx2, FOR_AVX2)
-OVERLAY(avx512, FOR_AVX512)
-
-static float block_squares(const float *x, size_t count) {
-    switch (ct_isa_active()) {
-    case CT_ISA_SCALAR:
-        return block_squares_scalar(x, count);
-    case CT_ISA_AVX2:
-        return block_squares_avx2(x, count);
-    default:
-        return block_squares_avx512(x, count);
-    }
-}
-
-static void update(const struct step *s, size_t count, float *theta, float *m, float *v,
-                   const float *g) {
-    switch (ct_isa_active()) {
-    case CT_ISA_SCALAR:
-        update_scalar(s, count, theta, m, v, g);
-        return;
-    case CT_ISA_AVX2:
-        update_avx2(s, count, theta, m, v, g);
-        return;
-    default:
-        update_avx512(s, count, theta, m, v, g);
-        return;
-    }
-}
-
 static size_t tensor_values(const struct ct_tensor *tensor) {
     return (size_t)tensor->rows * tensor->columns;
 }
@@ -185,7 +94,7 @@ struct wave {
 static void wave_body(void *context, size_t begin, size_t end) {
     struct wave *wave = context;
     for (size_t i = begin; i < end; i++) {
-        wave->sums[i] = block_squares(wave->blocks[i], wave->lengths[i]);
+        wave->sums[i] = ct_ops.sum_squares(wave->blocks[i], wave->lengths[i]);
     }
 }
 
@@ -230,12 +139,12 @@ static float bias_correction(float beta, uint32_t t) {
     for (uint32_t i = 0; i < t && power >= 0x1p-60; i++) {
         power *= (double)beta;
     }
-    return (float)(1.0 / (1.0 - power));
+    return ct_narrow(1.0 / (1.0 - power));
 }
 
 struct update {
     const struct ct_layout *layout;
-    struct step step;
+    struct ct_adamw_factors factors;
     struct ct_train_state *state;
     const float *gradient;
 };
@@ -243,16 +152,16 @@ struct update {
 /* Values [begin, end) of the flat array, tensor by tensor. */
 static void update_body(void *context, size_t begin, size_t end) {
     const struct update *all = context;
-    struct step step = all->step;
+    struct ct_adamw_factors factors = all->factors;
     for (uint32_t i = 0; i < all->layout->tensor_count; i++) {
         const struct ct_tensor *tensor = &all->layout->tensors[i];
         const size_t tensor_end = tensor->offset + tensor_values(tensor);
         const size_t from = tensor->offset > begin ? tensor->offset : begin;
         const size_t to = tensor_end < end ? tensor_end : end;
         if (from < to) {
-            step.decay = tensor->kind != CT_TENSOR_VECTOR;
-            update(&step, to - from, all->state->theta + from, all->state->m + from,
-                   all->state->v + from, all->gradient + from);
+            factors.decay = tensor->kind != CT_TENSOR_VECTOR;
+            ct_ops.adamw(&factors, all->state->theta + from, all->state->m + from,
+                         all->state->v + from, all->gradient + from, to - from);
         }
     }
 }
@@ -270,7 +179,7 @@ struct ct_adamw_report ct_adamw_step(const struct ct_adamw *adamw, const struct 
     }
     state->step++;
     const double clip = (double)adamw->clip_norm;
-    const struct step step = {
+    const struct ct_adamw_factors factors = {
         .beta1 = adamw->beta1,
         .beta2 = adamw->beta2,
         .one_minus_beta1 = adamw->one_minus_beta1,
@@ -278,12 +187,12 @@ struct ct_adamw_report ct_adamw_step(const struct ct_adamw *adamw, const struct 
         .b1 = bias_correction(adamw->beta1, state->step),
         .b2 = bias_correction(adamw->beta2, state->step),
         .epsilon = adamw->epsilon,
-        .c = report.gradient_norm > clip ? (float)(clip / report.gradient_norm) : 1.0f,
+        .c = report.gradient_norm > clip ? ct_narrow(clip / report.gradient_norm) : 1.0f,
         .minus_lr = -lr,
-        .minus_lr_decay = -lr * adamw->weight_decay,
+        .minus_lr_decay = ct_mul(-lr, adamw->weight_decay),
     };
     ct_mode_leave(mode);
-    struct update all = {layout, step, state, gradient};
+    struct update all = {layout, factors, state, gradient};
     ct_parallel(state->threads, layout->parameters, 1024, update_body, &all);
     report.applied = true;
     return report;
@@ -294,12 +203,12 @@ void ct_rate_table(float *out, uint32_t entries, uint32_t warmup_entries, double
     const struct ct_mode mode = ct_mode_enter();
     for (uint32_t i = 0; i < entries; i++) {
         if (i < warmup_entries) {
-            out[i] = (float)(peak * (double)(i + 1) / (double)warmup_entries);
+            out[i] = ct_narrow(peak * (double)(i + 1) / (double)warmup_entries);
             continue;
         }
         const double part = (double)(i - warmup_entries + 1) / (double)(entries - warmup_entries);
         const double wave = 1.0 + ct_cos64(0x1.921fb54442d18p+1 * part);
-        out[i] = (float)(floor + (peak - floor) * (0.5 * wave));
+        out[i] = ct_narrow(floor + (peak - floor) * (0.5 * wave));
     }
     ct_mode_leave(mode);
 }

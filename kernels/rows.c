@@ -36,7 +36,7 @@ static void add(float *out, const float *a, const float *b, size_t n) {
 
 static void scale(float *out, const float *a, float factor, size_t n) {
     EACH for (size_t i = 0; i < n; i++) {
-        out[i] = a[i] * factor;
+        out[i] = ct_mul(a[i], factor);
     }
 }
 
@@ -61,8 +61,9 @@ MAP(cos)
 
 /* exp(−2u) of the GELU at x. */
 static inline float gelu_exp(float x) {
-    const float u = (0x1.988454p-1f * x) * __builtin_fmaf(0x1.6e4e26p-5f * x, x, 1.0f);
-    return ct_exp32(-2.0f * u);
+    const float cubic = ct_fma(ct_mul(0x1.6e4e26p-5f, x), x, 1.0f);
+    const float u = ct_mul(ct_mul(0x1.988454p-1f, x), cubic);
+    return ct_exp32(ct_mul(-2.0f, u));
 }
 
 static void gelu(float *out, const float *x, size_t n) {
@@ -76,8 +77,10 @@ static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) 
         float e = gelu_exp(x[i]);
         e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
         const float s = 1.0f / (1.0f + e);
-        const float w = 0x1.988454p+0f * __builtin_fmaf(0x1.12ba9ep-3f * x[i], x[i], 1.0f);
-        dx[i] = dy[i] * __builtin_fmaf((x[i] * s) * (e * s), w, s);
+        const float square = ct_fma(ct_mul(0x1.12ba9ep-3f, x[i]), x[i], 1.0f);
+        const float w = ct_mul(0x1.988454p+0f, square);
+        const float slope = ct_fma(ct_mul(ct_mul(x[i], s), ct_mul(e, s)), w, s);
+        dx[i] = ct_mul(dy[i], slope);
     }
 }
 
@@ -122,7 +125,7 @@ static float sum(const float *x, size_t n) {
 
 static inline void dot_block(float lane[LANES], const float *a, const float *b) {
     for (size_t l = 0; l < LANES; l++) {
-        lane[l] = __builtin_fmaf(a[l], b[l], lane[l]);
+        lane[l] = ct_fma(a[l], b[l], lane[l]);
     }
 }
 
@@ -176,7 +179,7 @@ static float max(const float *x, size_t n) {
 
 static inline void variance_block(float lane[LANES], const float *x, float mean) {
     for (size_t l = 0; l < LANES; l++) {
-        lane[l] = __builtin_fmaf(x[l] - mean, x[l] - mean, lane[l]);
+        lane[l] = ct_fma(x[l] - mean, x[l] - mean, lane[l]);
     }
 }
 
@@ -195,7 +198,7 @@ static void layernorm(float *out, float *out_mean, float *out_rstd, const float 
     }
     const float rstd = 1.0f / __builtin_sqrtf(fold(lane) / (float)n + epsilon);
     EACH for (size_t i = 0; i < n; i++) {
-        out[i] = __builtin_fmaf((x[i] - mean) * rstd, gain[i], bias[i]);
+        out[i] = ct_fma(ct_mul(x[i] - mean, rstd), gain[i], bias[i]);
     }
     *out_mean = mean;
     *out_rstd = rstd;
@@ -205,10 +208,10 @@ static void layernorm(float *out, float *out_mean, float *out_rstd, const float 
 static inline void slope_block(float lane_h[LANES], float lane_hx[LANES], const float *dy,
                                const float *gain, const float *x, float mean, float rstd) {
     for (size_t l = 0; l < LANES; l++) {
-        lane_h[l] = lane_h[l] + dy[l] * gain[l];
+        lane_h[l] = lane_h[l] + ct_mul(dy[l], gain[l]);
     }
     for (size_t l = 0; l < LANES; l++) {
-        lane_hx[l] = __builtin_fmaf(dy[l] * gain[l], (x[l] - mean) * rstd, lane_hx[l]);
+        lane_hx[l] = ct_fma(ct_mul(dy[l], gain[l]), ct_mul(x[l] - mean, rstd), lane_hx[l]);
     }
 }
 
@@ -234,8 +237,9 @@ static void layernorm_backward(float *restrict dx, const float *restrict dy,
     const float a = fold(lane_h) / (float)n;
     const float b = fold(lane_hx) / (float)n;
     for (size_t i = 0; i < n; i++) {
-        const float normal = (x[i] - mean) * rstd;
-        dx[i] = __builtin_fmaf(rstd, __builtin_fmaf(-normal, b, dy[i] * gain[i] - a), dx[i]);
+        const float normal = ct_mul(x[i] - mean, rstd);
+        const float inner = ct_fma(-normal, b, ct_mul(dy[i], gain[i]) - a);
+        dx[i] = ct_fma(rstd, inner, dx[i]);
     }
 }
 
@@ -249,7 +253,7 @@ static void layernorm_columns(float *restrict dgain, float *restrict dbias,
         const float m = mean[row];
         const float s = rstd[row];
         for (size_t i = 0; i < n; i++) {
-            dgain[i] = __builtin_fmaf(dy_row[i], (x_row[i] - m) * s, dgain[i]);
+            dgain[i] = ct_fma(dy_row[i], ct_mul(x_row[i] - m, s), dgain[i]);
             dbias[i] = dbias[i] + dy_row[i];
         }
     }
@@ -288,7 +292,7 @@ static float exp_and_sum(float *out, const float *in, float top, size_t n) {
 
 static float attention_softmax(float *p, const float *s, float factor, size_t n) {
     EACH for (size_t i = 0; i < n; i++) {
-        p[i] = s[i] * factor;
+        p[i] = ct_mul(s[i], factor);
     }
     return exp_and_sum(p, p, max(p, n), n);
 }
@@ -296,7 +300,7 @@ static float attention_softmax(float *p, const float *s, float factor, size_t n)
 static void attention_backward(float *ds, const float *p, const float *dp, float delta,
                                float factor, size_t n) {
     EACH for (size_t i = 0; i < n; i++) {
-        ds[i] = (p[i] * (dp[i] - delta)) * factor;
+        ds[i] = ct_mul(ct_mul(p[i], dp[i] - delta), factor);
     }
 }
 
@@ -321,10 +325,35 @@ static float cross_entropy(float *dlogits, const float *logits, uint32_t target,
     const float inverse = 1.0f / total;
     const float hit = dlogits[target];
     EACH for (size_t i = 0; i < n; i++) {
-        dlogits[i] = (dlogits[i] * inverse) * factor;
+        dlogits[i] = ct_mul(ct_mul(dlogits[i], inverse), factor);
     }
-    dlogits[target] = (hit * inverse - 1.0f) * factor;
+    dlogits[target] = ct_mul(ct_mul(hit, inverse) - 1.0f, factor);
     return (ct_log32(total) + top) - wanted;
+}
+
+static inline void adamw_values(const struct ct_adamw_factors *f, float *restrict theta,
+                                float *restrict m, float *restrict v, const float *restrict g,
+                                size_t n, bool decay) {
+    for (size_t i = 0; i < n; i++) {
+        const float q = ct_mul(g[i], f->c);
+        const float mi = ct_fma(f->beta1, m[i], ct_mul(f->one_minus_beta1, q));
+        const float vi = ct_fma(f->beta2, v[i], ct_mul(ct_mul(f->one_minus_beta2, q), q));
+        const float root = __builtin_sqrtf(ct_mul(vi, f->b2));
+        const float base = decay ? ct_fma(f->minus_lr_decay, theta[i], theta[i]) : theta[i];
+        theta[i] = ct_fma(f->minus_lr, ct_mul(mi, f->b1) / (root + f->epsilon), base);
+        m[i] = mi;
+        v[i] = vi;
+    }
+}
+
+static void adamw(const struct ct_adamw_factors *factors, float *theta, float *m, float *v,
+                  const float *g, size_t n) {
+    const struct ct_adamw_factors f = *factors; /* no store can change it */
+    if (f.decay) {
+        adamw_values(&f, theta, m, v, g, n, true);
+    } else {
+        adamw_values(&f, theta, m, v, g, n, false);
+    }
 }
 
 void CT_ROWS_INSTALL(struct ct_ops *ops) {
@@ -352,4 +381,5 @@ void CT_ROWS_INSTALL(struct ct_ops *ops) {
     ops->attention_softmax = attention_softmax;
     ops->attention_backward = attention_backward;
     ops->cross_entropy = cross_entropy;
+    ops->adamw = adamw;
 }

@@ -120,6 +120,19 @@ static void run_bf16(const struct ct_ops *ops, size_t n, struct result *result) 
     ops->bf16_to(result->out, half, n);
 }
 
+static void run_adamw(const struct ct_ops *ops, size_t n, struct result *result) {
+    static float v[LONGEST];
+    const struct ct_adamw_factors factors = {0.9f,  0.95f, 0.1f,   0.05f,  5.0f,      10.0f,
+                                             1e-8f, 0.5f,  -1e-2f, -1e-3f, n % 2 == 0};
+    memcpy(result->out, a, n * sizeof(float));
+    memcpy(result->second, b, n * sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        v[i] = fabsf(wide[i]);
+    }
+    ops->adamw(&factors, result->out, result->second, v, wide + 1, n - 1);
+    result->scalars[0] = ops->sum(v, n);
+}
+
 static operation *const operations[] = {
     run_add,
     run_scale,
@@ -139,6 +152,7 @@ static operation *const operations[] = {
     run_attention,
     run_cross_entropy,
     run_bf16,
+    run_adamw,
 };
 
 static void run_in_mode(operation *run, const struct ct_ops *ops, size_t n, struct result *result) {
