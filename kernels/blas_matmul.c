@@ -1,6 +1,7 @@
 #include "matmul.h"
 
 #include <cotrain/assert.h>
+#include <cotrain/yardstick.h>
 
 #include <cblas.h>
 #include <omp.h>
@@ -53,4 +54,8 @@ void ct_matmul_blas(const struct ct_matmul *job, struct ct_hand hand, struct ct_
                           column, width);
         }
     }
+}
+
+const char *ct_blas_core(void) {
+    return openblas_get_corename();
 }

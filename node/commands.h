@@ -4,6 +4,7 @@
 #define NODE_COMMANDS_H
 
 int ct_cmd_audit(int argc, char **argv);
+int ct_cmd_bench(int argc, char **argv);
 int ct_cmd_data(int argc, char **argv);
 int ct_cmd_eval(int argc, char **argv);
 int ct_cmd_generate(int argc, char **argv);

@@ -7,6 +7,7 @@
 
 static const struct ct_command commands[] = {
     {"audit", "check a run: its ledger, its aggregations, its contributions", ct_cmd_audit},
+    {"bench", "measure this machine's speed, beside what it could do", ct_cmd_bench},
     {"data", "make a data set from text files, or tell what is in one", ct_cmd_data},
     {"eval", "measure a model's loss on text", ct_cmd_eval},
     {"generate", "let a model write", ct_cmd_generate},

@@ -1,0 +1,94 @@
+/* What the benchmarks of `cotrain bench` share: options, clock, repeats, one form of report.
+ *
+ * A benchmark is a file node/bench_NAME.c with `int ct_bench_NAME(int argc, char **argv)`, listed
+ * in bench.h and cmd_bench.c. It fills a struct ct_bench and calls ct_bench_main, which reads the
+ * options, calls `run` and prints the rows that `run` reported: a table, or with --json one object
+ *
+ *   {"bench": NAME, "cpu": …, "isa": …, "threads": N, …, "rows": [{…}, …]}
+ *
+ * Every figure stands beside its yardstick, and beside that their ratio. */
+#ifndef NODE_BENCH_H
+#define NODE_BENCH_H
+
+#include <cotrain/err.h>
+#include <cotrain/layout.h>
+
+#include <getopt.h>
+#include <jansson.h>
+
+struct ct_bench {
+    const char *name;
+    const char *usage;            /* the whole help; ends with CT_BENCH_USAGE */
+    const struct option *options; /* the benchmark's own, ended by a NULL name, or NULL; their
+                                     values are 1 to 99 */
+    int arguments;                /* how many positional ones it takes */
+    enum ct_err (*take)(struct ct_bench *bench, int option, const char *text);
+    enum ct_err (*run)(struct ct_bench *bench);
+    void *user; /* the benchmark's own */
+
+    /* Set by ct_bench_main before `run`. */
+    uint32_t threads; /* settled: at least 1 */
+    double seconds;   /* that one figure may take */
+    bool json;
+    char **argument; /* [arguments] */
+    json_t *report;  /* the object around the rows; `run` may add fields */
+    json_t *rows;
+};
+
+#define CT_BENCH_USAGE                                                                             \
+    "  --threads N      (all)\n"                                                                   \
+    "  --seconds R      measuring time of one figure (0.5)\n"                                      \
+    "  --json           one object with all rows instead of a table\n"                             \
+    "\n"                                                                                           \
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n"
+
+/* The exit status. */
+int ct_bench_main(struct ct_bench *bench, int argc, char **argv);
+
+/* Adds a row and takes the reference; NULL (no memory in json_pack) ends as an error of the whole
+ * benchmark. Rows of one table have the same fields in the same order. Without --json, a row stands
+ * on the terminal as soon as it is there. */
+CT_MUST_CHECK enum ct_err ct_bench_row(struct ct_bench *bench, json_t *row);
+
+/* Monotonic. */
+double ct_bench_now_s(void);
+
+/* Rivals take turns, A B A B …, until `seconds` are over and each had at least three: so what else
+ * the machine does meets all alike. out_median_s[count] are the medians of a turn's seconds. The
+ * first turns, which pay for cold caches and pages, do not count. At most 8 rivals. */
+struct ct_rival {
+    void (*run)(void *context);
+    void *context;
+};
+void ct_bench_race(const struct ct_rival *rivals, size_t count, double seconds,
+                   double *out_median_s);
+/* One rival alone. */
+double ct_bench_time(void (*run)(void *context), void *context, double seconds);
+
+/* The machine's own limits with `threads` threads, measured now, the best of several repeats. */
+struct ct_bench_limits {
+    double fp32_gflops;
+    double bf16_gflops;         /* that of fp32 where there is no pair step */
+    double memory_gbytes_per_s; /* the better of reading and a triad, beyond the caches */
+};
+CT_MUST_CHECK enum ct_err ct_bench_measure(uint32_t threads, double seconds,
+                                           struct ct_bench_limits *out);
+
+/* The workloads of the benchmarks: GPT-2 of three sizes. */
+struct ct_workload {
+    const char *name; /* T, S, M; tiny, for tests */
+    struct ct_model_shape shape;
+    uint32_t batch;
+};
+/* NULL for another name. */
+const struct ct_workload *ct_workload_find(const char *name);
+/* The value of --workload; CT_ERR_USAGE. */
+CT_MUST_CHECK enum ct_err ct_workload_take(const char *text, const struct ct_workload **out);
+
+/* About normal values of deviation `deviation`, a function of the seed. */
+void ct_bench_noise(float *out, size_t count, float deviation, uint64_t seed);
+
+int ct_bench_aggregate(int argc, char **argv);
+int ct_bench_codec(int argc, char **argv);
+
+#endif
