@@ -98,15 +98,25 @@ static void turn_round(struct ct_proof *proof) {
     }
 }
 
-enum ct_err ct_prove_inclusion(uint64_t index, uint64_t size, ct_subtree_hash hash, void *user,
-                               struct ct_proof *out) {
-    if (index >= size || size > SIZE_MAX_PROVABLE) {
-        return ct_fail(CT_ERR_NOT_FOUND, "no leaf %llu in a tree of %llu",
-                       (unsigned long long)index, (unsigned long long)size);
+bool ct_subtree_valid(uint64_t start, uint64_t end) {
+    if (start >= end) {
+        return start == end;
+    }
+    /* A multiple of the smallest power of two that is not below the count; none is for 2^63 + 1. */
+    uint64_t count = end - start;
+    uint64_t ceiling = count == 1 ? 1 : 2 * split(count);
+    return ceiling != 0 ? start % ceiling == 0 : start == 0;
+}
+
+enum ct_err ct_prove_subtree_inclusion(uint64_t index, uint64_t start, uint64_t end,
+                                       ct_subtree_hash hash, void *user, struct ct_proof *out) {
+    if (!ct_subtree_valid(start, end) || index < start || index >= end || end > SIZE_MAX_PROVABLE) {
+        return ct_fail(CT_ERR_NOT_FOUND, "no leaf %llu in a tree of the leaves %llu to %llu",
+                       (unsigned long long)index, (unsigned long long)start,
+                       (unsigned long long)end);
     }
     out->count = 0;
-    uint64_t start = 0;
-    uint64_t count = size;
+    uint64_t count = end - start;
     while (count > 1) {
         uint64_t half = split(count);
         if (index - start < half) {
@@ -122,50 +132,72 @@ enum ct_err ct_prove_inclusion(uint64_t index, uint64_t size, ct_subtree_hash ha
     return CT_OK;
 }
 
-enum ct_err ct_prove_consistency(uint64_t old_size, uint64_t size, ct_subtree_hash hash, void *user,
-                                 struct ct_proof *out) {
-    if (old_size == 0 || old_size > size || size > SIZE_MAX_PROVABLE) {
-        return ct_fail(CT_ERR_NOT_FOUND, "no consistency proof from size %llu to %llu",
-                       (unsigned long long)old_size, (unsigned long long)size);
+enum ct_err ct_prove_inclusion(uint64_t index, uint64_t size, ct_subtree_hash hash, void *user,
+                               struct ct_proof *out) {
+    return ct_prove_subtree_inclusion(index, 0, size, hash, user, out);
+}
+
+enum ct_err ct_prove_subtree_consistency(uint64_t start, uint64_t end, uint64_t size,
+                                         ct_subtree_hash hash, void *user, struct ct_proof *out) {
+    if (!ct_subtree_valid(start, end) || end > size || size > SIZE_MAX_PROVABLE) {
+        return ct_fail(
+            CT_ERR_NOT_FOUND, "no consistency proof from the leaves %llu to %llu to size %llu",
+            (unsigned long long)start, (unsigned long long)end, (unsigned long long)size);
     }
     out->count = 0;
-    uint64_t start = 0;
+    if (start == end) {
+        return CT_OK;
+    }
+    uint64_t at = 0; /* [at, at + count) is the tree on the way down that holds [start, end) */
     uint64_t count = size;
-    uint64_t old = old_size;
-    bool old_root_known = true; /* the verifier holds the root of [0, old_size) */
-    while (old != count) {
+    bool root_known = true; /* the verifier holds the root of [start, end) */
+    while (at != start || at + count != end) {
         uint64_t half = split(count);
-        if (old <= half) {
-            CT_TRY(push_range(out, start + half, count - half, hash, user));
+        if (end - at <= half) {
+            CT_TRY(push_range(out, at + half, count - half, hash, user));
             count = half;
         } else {
-            CT_TRY(push_range(out, start, half, hash, user));
-            start += half;
+            CT_TRY(push_range(out, at, half, hash, user));
+            if (start - at < half) {
+                /* The range goes over the middle, so it begins here and its left half is known
+                 * to the prover alone. */
+                start = at + half;
+                root_known = false;
+            }
+            at += half;
             count -= half;
-            old -= half;
-            old_root_known = false;
         }
     }
-    if (!old_root_known) {
-        CT_TRY(push_range(out, start, count, hash, user));
+    if (!root_known) {
+        CT_TRY(push_range(out, at, count, hash, user));
     }
     turn_round(out);
     return CT_OK;
+}
+
+enum ct_err ct_prove_consistency(uint64_t old_size, uint64_t size, ct_subtree_hash hash, void *user,
+                                 struct ct_proof *out) {
+    if (old_size == 0) {
+        return ct_fail(CT_ERR_NOT_FOUND, "no consistency proof from size 0");
+    }
+    return ct_prove_subtree_consistency(0, old_size, size, hash, user, out);
 }
 
 static enum ct_err wrong_length(const char *kind) {
     return ct_fail(CT_ERR_FORMAT, "%s proof: wrong number of hashes for these sizes", kind);
 }
 
-enum ct_err ct_verify_inclusion(uint64_t index, uint64_t size, const struct ct_hash *leaf,
-                                const struct ct_proof *proof, const struct ct_hash *root) {
-    if (index >= size) {
-        return ct_fail(CT_ERR_FORMAT, "inclusion proof: leaf %llu is outside a tree of %llu",
-                       (unsigned long long)index, (unsigned long long)size);
+enum ct_err ct_verify_subtree_inclusion(uint64_t index, uint64_t start, uint64_t end,
+                                        const struct ct_hash *leaf, const struct ct_proof *proof,
+                                        const struct ct_hash *root) {
+    if (!ct_subtree_valid(start, end) || index < start || index >= end) {
+        return ct_fail(
+            CT_ERR_FORMAT, "inclusion proof: leaf %llu is outside the leaves %llu to %llu",
+            (unsigned long long)index, (unsigned long long)start, (unsigned long long)end);
     }
     /* Names and steps of RFC 9162 section 2.1.3.2. */
-    uint64_t fn = index;
-    uint64_t sn = size - 1;
+    uint64_t fn = index - start;
+    uint64_t sn = end - start - 1;
     struct ct_hash r = *leaf;
     for (uint32_t i = 0; i < proof->count; i++) {
         const struct ct_hash *p = &proof->hashes[i];
@@ -193,56 +225,84 @@ enum ct_err ct_verify_inclusion(uint64_t index, uint64_t size, const struct ct_h
     return CT_OK;
 }
 
-enum ct_err ct_verify_consistency(uint64_t old_size, uint64_t size, const struct ct_proof *proof,
-                                  const struct ct_hash *old_root, const struct ct_hash *root) {
-    if (old_size == 0 || old_size > size) {
-        return ct_fail(CT_ERR_FORMAT, "consistency proof: sizes %llu and %llu",
-                       (unsigned long long)old_size, (unsigned long long)size);
+enum ct_err ct_verify_inclusion(uint64_t index, uint64_t size, const struct ct_hash *leaf,
+                                const struct ct_proof *proof, const struct ct_hash *root) {
+    return ct_verify_subtree_inclusion(index, 0, size, leaf, proof, root);
+}
+
+enum ct_err ct_verify_subtree_consistency(uint64_t start, uint64_t end, uint64_t size,
+                                          const struct ct_proof *proof,
+                                          const struct ct_hash *subtree_root,
+                                          const struct ct_hash *root) {
+    if (!ct_subtree_valid(start, end) || end > size) {
+        return ct_fail(CT_ERR_FORMAT, "consistency proof: leaves %llu to %llu, size %llu",
+                       (unsigned long long)start, (unsigned long long)end,
+                       (unsigned long long)size);
     }
-    if (old_size == size) {
+    if (start == end) {
+        struct ct_hash empty = ct_empty_root();
         if (proof->count != 0) {
             return wrong_length("consistency");
         }
-        return ct_hash_equal(old_root, root)
+        return ct_hash_equal(subtree_root, &empty)
                    ? CT_OK
-                   : ct_fail(CT_ERR_DIGEST, "two roots for size %llu", (unsigned long long)size);
+                   : ct_fail(CT_ERR_DIGEST, "consistency proof: no leaves, but not their root");
     }
-    if (proof->count == 0) {
-        return wrong_length("consistency");
-    }
-    /* Names and steps of RFC 9162 section 2.1.4.2. */
-    bool power_of_two = (old_size & (old_size - 1)) == 0;
-    uint64_t fn = old_size - 1;
-    uint64_t sn = size - 1;
-    while ((fn & 1) != 0) {
+    /* RFC 9162 section 2.1.4.2, and its extension to ranges in draft-ietf-plants-merkle-tree-certs:
+     * fn and sn are the subtree's first and last node at a level, tn the tree's last. */
+    uint64_t fn = start;
+    uint64_t sn = end - 1;
+    uint64_t tn = size - 1;
+    while (fn != sn && (sn == tn || (sn & 1) != 0)) {
         fn >>= 1;
         sn >>= 1;
+        tn >>= 1;
     }
-    struct ct_hash fr = power_of_two ? *old_root : proof->hashes[0];
-    struct ct_hash sr = fr;
-    for (uint32_t i = power_of_two ? 0 : 1; i < proof->count; i++) {
-        const struct ct_hash *c = &proof->hashes[i];
-        if (sn == 0) {
+    uint32_t used = 0;
+    struct ct_hash fr = *subtree_root;
+    if (fn != sn) {
+        if (proof->count == 0) {
             return wrong_length("consistency");
         }
-        if ((fn & 1) != 0 || fn == sn) {
-            fr = ct_node_hash(c, &fr);
+        fr = proof->hashes[0];
+        used = 1;
+    }
+    struct ct_hash sr = fr;
+    for (; used < proof->count; used++) {
+        const struct ct_hash *c = &proof->hashes[used];
+        if (tn == 0) {
+            return wrong_length("consistency");
+        }
+        if ((sn & 1) != 0 || sn == tn) {
+            if (fn < sn) {
+                fr = ct_node_hash(c, &fr);
+            }
             sr = ct_node_hash(c, &sr);
-            while ((fn & 1) == 0 && fn != 0) {
+            while ((sn & 1) == 0 && sn != 0) {
                 fn >>= 1;
                 sn >>= 1;
+                tn >>= 1;
             }
         } else {
             sr = ct_node_hash(&sr, c);
         }
         fn >>= 1;
         sn >>= 1;
+        tn >>= 1;
     }
-    if (sn != 0) {
+    if (tn != 0) {
         return wrong_length("consistency");
     }
-    if (!ct_hash_equal(&fr, old_root) || !ct_hash_equal(&sr, root)) {
+    if (!ct_hash_equal(&fr, subtree_root) || !ct_hash_equal(&sr, root)) {
         return ct_fail(CT_ERR_DIGEST, "consistency proof: leads to other roots");
     }
     return CT_OK;
+}
+
+enum ct_err ct_verify_consistency(uint64_t old_size, uint64_t size, const struct ct_proof *proof,
+                                  const struct ct_hash *old_root, const struct ct_hash *root) {
+    if (old_size == 0) {
+        return ct_fail(CT_ERR_FORMAT, "consistency proof: from size 0, which proves nothing");
+    }
+    return ct_verify_subtree_consistency(0, old_size, size, proof, old_root, root);
 }

@@ -39,10 +39,32 @@ CT_MUST_CHECK enum ct_err ct_verify_inclusion(uint64_t index, uint64_t size,
                                               const struct ct_hash *leaf,
                                               const struct ct_proof *proof,
                                               const struct ct_hash *root);
-/* Old size 0 is refused here, and is for the caller to treat. */
+/* Old size 0 is refused here, and is for the caller to treat. Equal sizes: an empty proof and equal
+ * roots. */
 CT_MUST_CHECK enum ct_err ct_verify_consistency(uint64_t old_size, uint64_t size,
                                                 const struct ct_proof *proof,
                                                 const struct ct_hash *old_root,
                                                 const struct ct_hash *root);
+
+/* The same for the leaves [start, end) as a tree of their own, of which the tree of a size is the
+ * case [0, size) (draft-ietf-plants-merkle-tree-certs section 4): valid when start is a multiple of
+ * the smallest power of two that is not below end − start, so that the range is a node of every
+ * larger tree or its ragged right edge; an empty range is valid and is part of every tree.
+ * tlog-mirror and ML-DSA cosignatures speak of these. */
+bool ct_subtree_valid(uint64_t start, uint64_t end);
+CT_MUST_CHECK enum ct_err ct_prove_subtree_inclusion(uint64_t index, uint64_t start, uint64_t end,
+                                                     ct_subtree_hash hash, void *user,
+                                                     struct ct_proof *out);
+CT_MUST_CHECK enum ct_err ct_prove_subtree_consistency(uint64_t start, uint64_t end, uint64_t size,
+                                                       ct_subtree_hash hash, void *user,
+                                                       struct ct_proof *out);
+CT_MUST_CHECK enum ct_err ct_verify_subtree_inclusion(uint64_t index, uint64_t start, uint64_t end,
+                                                      const struct ct_hash *leaf,
+                                                      const struct ct_proof *proof,
+                                                      const struct ct_hash *root);
+CT_MUST_CHECK enum ct_err ct_verify_subtree_consistency(uint64_t start, uint64_t end, uint64_t size,
+                                                        const struct ct_proof *proof,
+                                                        const struct ct_hash *subtree_root,
+                                                        const struct ct_hash *root);
 
 #endif
