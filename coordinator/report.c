@@ -193,7 +193,7 @@ static json_t *nodes_json(const struct ct_serve *serve) {
     return nodes;
 }
 
-/* The run's name is the only text in it that others wrote. */
+/* The run's name and the origin are the only texts in it that others wrote. */
 static void append_escaped(struct ct_buf *page, const char *text, bool *ok) {
     for (; *text != '\0' && *ok; text++) {
         const char *escaped = *text == '<' ? "&lt;" : *text == '&' ? "&amp;" : NULL;
@@ -202,25 +202,31 @@ static void append_escaped(struct ct_buf *page, const char *text, bool *ok) {
     }
 }
 
-static bool make_page(const struct ct_serve *serve, const char *ticket, struct ct_buf *page) {
+static bool make_page(const struct ct_serve *serve, const char *ticket, const char *vkey,
+                      struct ct_buf *page) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     bool ok = ct_buf_printf(page, "<!doctype html><meta charset=utf-8><title>cotrain</title>"
                                   "<style>body{font:16px sans-serif;margin:2em;max-width:60em}"
                                   "td{padding:0 1em 0 0}</style><h1>") == CT_OK;
     append_escaped(page, fold->manifest.name, &ok);
+    ok = ok && ct_buf_printf(
+                   page,
+                   "</h1><table><tr><td>phase<td>%s<tr><td>round<td>%u of %u<tr><td>nodes<td>%u "
+                   "ready of %u listed<tr><td>tokens merged<td>%" PRIu64
+                   "<tr><td>loss<td>%.4f<tr><td>tokens/s<td>%.0f<tr><td>ledger<td>%" PRIu64
+                   " entries, <a href=checkpoint>checkpoint</a><tr><td>join<td><code>cotrain join "
+                   "%s</code><tr><td>origin<td><code>",
+                   phase_word(fold->phase), fold->round, fold->manifest.rounds,
+                   ct_roster_ready(&serve->roster), serve->roster.seat_count, fold->tokens,
+                   serve->tally.loss, serve->tally.tokens_per_s, serve->journal.published,
+                   ticket) == CT_OK;
+    append_escaped(page, fold->opened.origin, &ok);
+    ok = ok && ct_buf_printf(page, "</code><tr><td>verifier key<td><code>") == CT_OK;
+    append_escaped(page, vkey, &ok);
     ok = ok &&
          ct_buf_printf(
-             page,
-             "</h1><table><tr><td>phase<td>%s<tr><td>round<td>%u of %u<tr><td>nodes<td>%u "
-             "ready of %u listed<tr><td>tokens merged<td>%" PRIu64
-             "<tr><td>loss<td>%.4f<tr><td>tokens/s<td>%.0f<tr><td>ledger<td>%" PRIu64
-             " entries, <a href=checkpoint>checkpoint</a><tr><td>join<td><code>cotrain join "
-             "%s</code></table><p>This page informs; what holds is the ledger: <code>cotrain "
-             "audit</code> verifies it. <a href=status.json>status.json</a>",
-             phase_word(fold->phase), fold->round, fold->manifest.rounds,
-             ct_roster_ready(&serve->roster), serve->roster.seat_count, fold->tokens,
-             serve->tally.loss, serve->tally.tokens_per_s, serve->journal.published,
-             ticket) == CT_OK &&
+             page, "</code></table><p>This page informs; what holds is the ledger: <code>cotrain "
+                   "audit</code> verifies it. <a href=status.json>status.json</a>") == CT_OK &&
          ct_buf_append(page, "", 1) == CT_OK;
     return ok;
 }
@@ -228,7 +234,9 @@ static bool make_page(const struct ct_serve *serve, const char *ticket, struct c
 void ct_report_show(struct ct_serve *serve) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     char ticket[CT_TICKET_BYTES_MAX], run[CT_HEX_BYTES], model[CT_HEX_BYTES] = "";
+    char vkey[CT_VKEY_BYTES_MAX];
     make_ticket(serve, ticket);
+    ct_vkey_format(fold->opened.origin, &fold->opened.log_key, vkey);
     ct_hash_hex(&fold->run_id, run);
     if (fold->model_known) {
         ct_hash_hex(&fold->model, model);
@@ -236,16 +244,16 @@ void ct_report_show(struct ct_serve *serve) {
     struct ct_buf page;
     ct_buf_init(&page, 16384);
     json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:I, s:o}", "run", run,
-        "name", fold->manifest.name, "ticket", ticket, "origin", fold->opened.origin, "phase",
-        phase_word(fold->phase), "round", (json_int_t)fold->round, "rounds",
-        (json_int_t)fold->manifest.rounds, "remaining_ms",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:I, s:o}", "run",
+        run, "name", fold->manifest.name, "ticket", ticket, "origin", fold->opened.origin,
+        "verifier_key", vkey, "phase", phase_word(fold->phase), "round", (json_int_t)fold->round,
+        "rounds", (json_int_t)fold->manifest.rounds, "remaining_ms",
         (json_int_t)ct_round_remaining_ms(&serve->round, ct_serve_now_ms()), "entries",
         (json_int_t)serve->journal.published, "tokens", (json_int_t)fold->tokens, "loss",
         serve->tally.loss, "tokens_per_s", serve->tally.tokens_per_s, "model_sha256", model,
         "refusals", (json_int_t)serve->refusals.count, "nodes", nodes_json(serve));
     char *text = root == NULL ? NULL : json_dumps(root, 0);
-    if (text != NULL && make_page(serve, ticket, &page)) {
+    if (text != NULL && make_page(serve, ticket, vkey, &page)) {
         ct_web_show(serve->web, (const char *)page.data, text);
     }
     free(text);
