@@ -1,14 +1,14 @@
-#include "gpt2.h"
+#include "block.h"
 
 #include <string.h>
 
 /* One head of one sequence. Pointers into qkv stand at the head's first column of the sequence's
- * first row; rows are 3·D apart. */
+ * first row; rows are `stride` apart. */
 struct head {
     const struct ct_engine *e;
-    const struct ct_attention_scratch *scratch;
+    const struct ct_hand_scratch *scratch;
     const void *q, *k, *v;
-    size_t d, width, length;
+    size_t d, stride, length;
     float scale; /* fp32(1/√d) */
 };
 
@@ -23,28 +23,38 @@ static struct block query_block(const struct head *head, size_t first) {
     return (struct block){first, count, first + count};
 }
 
+/* Columns of a head's queries, keys and values; heads of a group share keys and values. */
+struct columns {
+    size_t q, k, v;
+};
+
+static struct columns head_columns(const struct ct_model_shape *shape, size_t number) {
+    const size_t d = shape->width / shape->heads, group = shape->heads / shape->kv_heads;
+    return (struct columns){number * d, (shape->heads + number / group) * d,
+                            (shape->heads + shape->kv_heads + number / group) * d};
+}
+
 static struct head make_head(const struct ct_engine *e, const struct ct_micro *micro,
-                             const void *qkv, size_t pair,
-                             const struct ct_attention_scratch *scratch) {
-    const struct ct_model_shape *shape = &e->layout->shape;
-    const size_t width = shape->width, d = width / shape->heads;
-    const size_t sequence = pair / shape->heads, number = pair % shape->heads;
-    const size_t start = sequence * micro->length * 3 * width + number * d;
+                             const void *qkv, size_t sequence, size_t number,
+                             const struct ct_hand_scratch *scratch) {
+    const struct columns columns = head_columns(&e->layout->shape, number);
+    const size_t start = sequence * micro->length * e->qkv_width;
+    const size_t d = e->layout->shape.width / e->layout->shape.heads;
     return (struct head){
         .e = e,
         .scratch = scratch,
-        .q = ct_operand(e, qkv, start),
-        .k = ct_operand(e, qkv, start + width),
-        .v = ct_operand(e, qkv, start + 2 * width),
+        .q = ct_operand(e, qkv, start + columns.q),
+        .k = ct_operand(e, qkv, start + columns.k),
+        .v = ct_operand(e, qkv, start + columns.v),
         .d = d,
-        .width = width,
+        .stride = e->qkv_width,
         .length = micro->length,
         .scale = 1.0f / __builtin_sqrtf((float)d),
     };
 }
 
 static const void *row_of(const struct head *head, const void *base, size_t row) {
-    return ct_operand(head->e, base, row * 3 * head->width);
+    return ct_operand(head->e, base, row * head->stride);
 }
 
 /* p[count][last] = exp(s − max) with zeros after the diagonal, as float and as operand; sums[count]
@@ -58,9 +68,9 @@ static void scores(const struct head *head, struct block block, float *sums) {
                             .n = block.last,
                             .k = head->d,
                             .a = row_of(head, head->q, block.first),
-                            .lda = 3 * head->width,
+                            .lda = head->stride,
                             .b = head->k,
-                            .ldb = 3 * head->width,
+                            .ldb = head->stride,
                             .c = p,
                             .ldc = block.last,
                             .skip = CT_SKIP_UPPER_C,
@@ -88,7 +98,7 @@ static void forward_block(const struct head *head, struct block block, void *out
                             .a = head->scratch->p_operand,
                             .lda = block.last,
                             .b = head->v,
-                            .ldb = 3 * head->width,
+                            .ldb = head->stride,
                             .c = head->scratch->out,
                             .ldc = head->d,
                             .skip = CT_SKIP_LATE,
@@ -98,32 +108,35 @@ static void forward_block(const struct head *head, struct block block, void *out
     for (size_t i = 0; i < block.count; i++) {
         float *row = head->scratch->out + i * head->d;
         ct_ops.divide(row, row, sums[i], head->d);
-        ct_operand_store(numerics, ct_operand(head->e, out, (block.first + i) * head->width), row,
-                         head->d);
+        ct_operand_store(numerics,
+                         ct_operand(head->e, out, (block.first + i) * head->e->layout->shape.width),
+                         row, head->d);
     }
 }
 
 void ct_attention_forward(const struct ct_engine *e, const struct ct_micro *micro, const void *qkv,
                           void *out, struct ct_hand hand) {
-    const size_t heads = e->layout->shape.heads;
-    const struct ct_span pairs = ct_share(hand, micro->sequences * heads, 1);
-    for (size_t pair = pairs.begin; pair < pairs.end; pair++) {
-        const struct head head = make_head(e, micro, qkv, pair, &e->attention[hand.me]);
-        const size_t start = pair / heads * micro->length * head.width + pair % heads * head.d;
+    const size_t heads = e->layout->shape.heads, width = e->layout->shape.width;
+    const struct ct_span units = ct_share(hand, micro->sequences * heads, 1);
+    for (size_t unit = units.begin; unit < units.end; unit++) {
+        const size_t sequence = unit / heads, number = unit % heads;
+        const struct head head = make_head(e, micro, qkv, sequence, number, &e->scratch[hand.me]);
+        const size_t start = sequence * micro->length * width + number * head.d;
         for (size_t first = 0; first < head.length; first += CT_QUERY_BLOCK) {
             forward_block(&head, query_block(&head, first), ct_operand(e, out, start));
         }
     }
+    ct_barrier(hand);
 }
 
 /* g = dO/Σ as operand, dP = g·Vᵀ and dS as operand, with zeros after the diagonal. */
 static void score_gradients(const struct head *head, struct block block, const float *sums,
                             const float *d_out) {
     const enum ct_numerics numerics = head->e->options.numerics;
-    const struct ct_attention_scratch *scratch = head->scratch;
+    const struct ct_hand_scratch *scratch = head->scratch;
     for (size_t i = 0; i < block.count; i++) {
-        ct_ops.divide(scratch->out + i * head->d, d_out + (block.first + i) * head->width, sums[i],
-                      head->d);
+        ct_ops.divide(scratch->out + i * head->d,
+                      d_out + (block.first + i) * head->e->layout->shape.width, sums[i], head->d);
     }
     ct_operand_store(numerics, scratch->g_operand, scratch->out, block.count * head->d);
     ct_matmul(numerics, &(struct ct_matmul){
@@ -134,7 +147,7 @@ static void score_gradients(const struct head *head, struct block block, const f
                             .a = scratch->g_operand,
                             .lda = head->d,
                             .b = head->v,
-                            .ldb = 3 * head->width,
+                            .ldb = head->stride,
                             .c = scratch->dp,
                             .ldc = block.last,
                             .skip = CT_SKIP_UPPER_C,
@@ -165,7 +178,7 @@ static void over_queries(const struct head *head, struct block block, const void
                                              .b = right,
                                              .ldb = right_stride,
                                              .c = out,
-                                             .ldc = 3 * head->width,
+                                             .ldc = head->stride,
                                              .resume = true,
                                              .skip = CT_SKIP_EARLY,
                                              .diagonal = -(ptrdiff_t)block.first,
@@ -173,18 +186,21 @@ static void over_queries(const struct head *head, struct block block, const void
                                          });
 }
 
-/* The gradients of q, k and v stand in d_qkv as q, k, v do in qkv; those of k and v start at +0. */
+/* Places in d_qkv of the head's gradients, the sequence's first row. */
+struct gradients {
+    float *q, *k, *v;
+};
+
+/* The gradient of the block's queries; those of keys and values go on. */
 static void backward_block(const struct head *head, struct block block, const float *d_out,
-                           float *d_qkv) {
-    const struct ct_attention_scratch *scratch = head->scratch;
-    const size_t stride = 3 * head->width;
+                           struct gradients to) {
+    const struct ct_hand_scratch *scratch = head->scratch;
     float sums[CT_QUERY_BLOCK];
     scores(head, block, sums);
     score_gradients(head, block, sums, d_out);
-    over_queries(head, block, scratch->p_operand, scratch->g_operand, head->d,
-                 d_qkv + 2 * head->width);
-    over_queries(head, block, scratch->ds_operand, row_of(head, head->q, block.first), stride,
-                 d_qkv + head->width);
+    over_queries(head, block, scratch->p_operand, scratch->g_operand, head->d, to.v);
+    over_queries(head, block, scratch->ds_operand, row_of(head, head->q, block.first), head->stride,
+                 to.k);
     ct_matmul(head->e->options.numerics, &(struct ct_matmul){
                                              .form = CT_NN,
                                              .m = block.count,
@@ -193,30 +209,44 @@ static void backward_block(const struct head *head, struct block block, const fl
                                              .a = scratch->ds_operand,
                                              .lda = block.last,
                                              .b = head->k,
-                                             .ldb = stride,
-                                             .c = d_qkv + block.first * stride,
-                                             .ldc = stride,
+                                             .ldb = head->stride,
+                                             .c = to.q + block.first * head->stride,
+                                             .ldc = head->stride,
                                              .skip = CT_SKIP_LATE,
                                              .diagonal = (ptrdiff_t)block.first,
                                              .threads = 1,
                                          });
 }
 
-void ct_attention_backward(const struct ct_engine *e, const struct ct_micro *micro, const void *qkv,
-                           const float *d_attention, float *d_qkv, struct ct_hand hand) {
-    const size_t heads = e->layout->shape.heads;
-    const struct ct_span pairs = ct_share(hand, micro->sequences * heads, 1);
-    for (size_t pair = pairs.begin; pair < pairs.end; pair++) {
-        const struct head head = make_head(e, micro, qkv, pair, &e->attention[hand.me]);
-        const size_t row = pair / heads * micro->length, column = pair % heads * head.d;
-        const float *d_out = d_attention + row * head.width + column;
-        float *d_head = d_qkv + row * 3 * head.width + column;
-        for (size_t i = 0; i < head.length; i++) {
-            memset(d_head + (i * 3 + 1) * head.width, 0, head.d * sizeof(float));
-            memset(d_head + (i * 3 + 2) * head.width, 0, head.d * sizeof(float));
+/* The heads of one group of one sequence, one after the other. */
+static void backward_group(const struct ct_engine *e, const struct ct_micro *micro, const void *qkv,
+                           const float *d_attention, float *d_qkv, size_t sequence, size_t group,
+                           const struct ct_hand_scratch *scratch) {
+    const struct ct_model_shape *shape = &e->layout->shape;
+    const size_t members = shape->heads / shape->kv_heads;
+    float *d_rows = d_qkv + sequence * micro->length * e->qkv_width;
+    const float *d_out = d_attention + sequence * micro->length * shape->width;
+    for (size_t number = group * members; number < (group + 1) * members; number++) {
+        const struct columns columns = head_columns(shape, number);
+        const struct head head = make_head(e, micro, qkv, sequence, number, scratch);
+        const struct gradients to = {d_rows + columns.q, d_rows + columns.k, d_rows + columns.v};
+        for (size_t i = 0; number == group * members && i < head.length; i++) {
+            memset(to.k + i * head.stride, 0, head.d * sizeof(float));
+            memset(to.v + i * head.stride, 0, head.d * sizeof(float));
         }
         for (size_t first = 0; first < head.length; first += CT_QUERY_BLOCK) {
-            backward_block(&head, query_block(&head, first), d_out, d_head);
+            backward_block(&head, query_block(&head, first), d_out + number * head.d, to);
         }
     }
+}
+
+void ct_attention_backward(const struct ct_engine *e, const struct ct_micro *micro, const void *qkv,
+                           const float *d_attention, float *d_qkv, struct ct_hand hand) {
+    const size_t groups = e->layout->shape.kv_heads;
+    const struct ct_span units = ct_share(hand, micro->sequences * groups, 1);
+    for (size_t unit = units.begin; unit < units.end; unit++) {
+        backward_group(e, micro, qkv, d_attention, d_qkv, unit / groups, unit % groups,
+                       &e->scratch[hand.me]);
+    }
+    ct_barrier(hand);
 }

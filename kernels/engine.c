@@ -4,7 +4,7 @@
 #include <cotrain/isa.h>
 #include <cotrain/pairwise.h>
 
-#include "gpt2.h"
+#include "block.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -65,12 +65,40 @@ static float *take_floats(struct carve *carve, size_t count) {
     return take(carve, count * sizeof(float));
 }
 
-static void carve_kept(struct ct_engine *e, struct carve *carve, size_t rows) {
+/* An operand array beside a float array of the same values: under fp32 they are one. */
+static void *take_operand(const struct ct_engine *e, struct carve *carve, void *floats,
+                          size_t count) {
+    return e->options.numerics == CT_NUMERICS_BF16_1 ? take(carve, count * e->operand_bytes)
+                                                     : floats;
+}
+
+static struct ct_kept carve_kept(const struct ct_engine *e, struct carve *carve, size_t rows) {
+    const struct ct_model_shape *shape = &e->layout->shape;
+    const size_t operand = rows * e->operand_bytes;
+    struct ct_kept kept = {
+        .middle = take_floats(carve, rows * shape->width),
+        .mean_1 = take_floats(carve, rows),
+        .rstd_1 = take_floats(carve, rows),
+        .mean_2 = take_floats(carve, rows),
+        .rstd_2 = take_floats(carve, rows),
+        .norm_1 = take(carve, operand * shape->width),
+        .qkv = take(carve, operand * e->qkv_width),
+        .attention = take(carve, operand * shape->width),
+        .norm_2 = take(carve, operand * shape->width),
+        .activation = take(carve, operand * shape->hidden),
+    };
+    for (uint32_t i = 0; i < e->places.blocks[0].up_count; i++) {
+        kept.before[i] = take(carve, operand * shape->hidden);
+    }
+    return kept;
+}
+
+static void carve_activations(struct ct_engine *e, struct carve *carve, size_t rows) {
     const size_t d = e->layout->shape.width, layers = e->layout->shape.layers;
     const size_t leaf = (size_t)e->options.batch / e->options.leaves * e->layout->shape.context;
-    const size_t operand = rows * d * e->operand_bytes;
     float **stream = take(carve, (layers + 1) * sizeof *stream);
-    struct ct_gpt2_kept *kept = take(carve, layers * sizeof *kept);
+    struct ct_kept *kept = take(carve, layers * sizeof *kept);
+    struct ct_kept block = {0};
     for (size_t layer = 0; layer <= layers; layer++) {
         float *values = take_floats(carve, rows * d);
         if (stream != NULL) {
@@ -78,37 +106,30 @@ static void carve_kept(struct ct_engine *e, struct carve *carve, size_t rows) {
         }
     }
     for (size_t layer = 0; layer < layers; layer++) {
-        struct ct_gpt2_kept one = {
-            .middle = take_floats(carve, rows * d),
-            .mean_1 = take_floats(carve, rows),
-            .rstd_1 = take_floats(carve, rows),
-            .mean_2 = take_floats(carve, rows),
-            .rstd_2 = take_floats(carve, rows),
-            .norm_1 = take(carve, operand),
-            .qkv = take(carve, 3 * operand),
-            .attention = take(carve, operand),
-            .norm_2 = take(carve, operand),
-            .before_gelu = take(carve, 4 * operand),
-            .activation = take(carve, 4 * operand),
-        };
+        if (layer == 0 || !e->options.recompute) {
+            block = carve_kept(e, carve, rows);
+        }
         if (kept != NULL) {
-            kept[layer] = one;
+            kept[layer] = block;
         }
     }
     e->stream = stream;
     e->kept = kept;
     e->mean_f = take_floats(carve, rows);
     e->rstd_f = take_floats(carve, rows);
-    e->norm_f = take(carve, operand);
+    e->norm_f = take(carve, rows * d * e->operand_bytes);
     e->losses = take_floats(carve, leaf > rows ? leaf : rows);
+    e->d_embedding = take_floats(carve, leaf * d);
 }
 
-static void carve_attention(struct ct_engine *e, struct carve *carve) {
-    const size_t head = e->layout->shape.width / e->layout->shape.heads;
-    const size_t scores = (size_t)CT_QUERY_BLOCK * e->layout->shape.context;
-    struct ct_attention_scratch *all = take(carve, e->options.threads * sizeof *all);
-    for (uint32_t thread = 0; thread < e->options.threads; thread++) {
-        const struct ct_attention_scratch one = {
+static void carve_hands(struct ct_engine *e, struct carve *carve) {
+    const struct ct_model_shape *shape = &e->layout->shape;
+    const size_t head = shape->width / shape->heads;
+    const size_t scores = (size_t)CT_QUERY_BLOCK * shape->context;
+    struct ct_hand_scratch *all = take(carve, e->options.threads * sizeof *all);
+    for (uint32_t hand = 0; hand < e->options.threads; hand++) {
+        const struct ct_hand_scratch one = {
+            .row = take_floats(carve, shape->width),
             .p = take_floats(carve, scores),
             .dp = take_floats(carve, scores),
             .out = take_floats(carve, CT_QUERY_BLOCK * head),
@@ -117,52 +138,51 @@ static void carve_attention(struct ct_engine *e, struct carve *carve) {
             .g_operand = take(carve, CT_QUERY_BLOCK * head * e->operand_bytes),
         };
         if (all != NULL) {
-            all[thread] = one;
+            all[hand] = one;
         }
     }
-    e->attention = all;
+    e->scratch = all;
+}
+
+/* As many tokens as fit into CT_LOGITS_BYTES, in chunks of one size, whole groups of 16. */
+static size_t settle_head_rows(size_t rows, size_t vocab) {
+    const size_t groups = (rows + 15) / 16;
+    const size_t most = CT_LOGITS_BYTES / (16 * vocab * sizeof(float));
+    const size_t chunks = most > 0 ? (groups + most - 1) / most : groups;
+    return (groups + chunks - 1) / chunks * 16;
 }
 
 static void carve_scratch(struct ct_engine *e, struct carve *carve, size_t rows) {
     const struct ct_model_shape *shape = &e->layout->shape;
-    const size_t d = shape->width, vocab = shape->vocab;
-    const size_t leaf = (size_t)e->options.batch / e->options.leaves * shape->context;
-    const size_t operand = rows * d * e->operand_bytes;
-    const size_t head_rows = rows < CT_HEAD_ROWS ? rows : CT_HEAD_ROWS;
-    e->wide = take_floats(carve, 4 * rows * d);
-    e->narrow = take_floats(carve, rows * d);
-    e->d_norm_f = take_floats(carve, rows * d);
-    for (int i = 0; i < 3; i++) {
+    const size_t d = shape->width;
+    e->room = (struct ct_room){take_floats(carve, CT_MATMUL_ROOM), CT_MATMUL_ROOM};
+    for (uint32_t i = 0; i < e->places.blocks[0].up_count; i++) {
+        e->wide[i] = take_floats(carve, rows * shape->hidden);
+        e->d_wide[i] = take_operand(e, carve, e->wide[i], rows * shape->hidden);
+    }
+    e->qkv_float = take_floats(carve, rows * e->qkv_width);
+    e->d_qkv = take_operand(e, carve, e->qkv_float, rows * e->qkv_width);
+    for (int i = 0; i < 2; i++) {
         e->d_stream[i] = take_floats(carve, rows * d);
     }
-    e->d_out = take(carve, operand);
-    e->d_middle = take(carve, operand);
-    e->d_wide = take(carve, 4 * operand);
-    e->d_norm_2 = take_floats(carve, rows * d);
-    e->d_norm_1 = take_floats(carve, rows * d);
+    e->d_out = take(carve, rows * d * e->operand_bytes);
+    e->d_norm = take_floats(carve, rows * d);
     e->d_attention = take_floats(carve, rows * d);
-    e->d_qkv = take_floats(carve, 3 * rows * d);
-    e->d_qkv_operand = take(carve, 3 * operand);
-    e->d_embedding = take_floats(carve, leaf * d);
-    e->logits = take_floats(carve, head_rows * vocab);
-    e->d_logits = take(carve, head_rows * vocab * e->operand_bytes);
-    carve_attention(e, carve);
+    e->head_rows = settle_head_rows(rows, shape->vocab);
+    e->logits = take_floats(carve, e->head_rows * shape->vocab);
+    carve_hands(e, carve);
 }
 
 static void carve_all(struct ct_engine *e, struct carve *carve, struct ct_engine_plan *plan) {
     const size_t rows = (size_t)e->options.micro_batch * e->layout->shape.context;
-    carve_kept(e, carve, rows);
+    carve_activations(e, carve, rows);
     plan->activations = carve->used;
     for (uint32_t i = 0; i < e->spare_count; i++) {
         e->spare[i] = take_floats(carve, e->layout->parameters);
     }
     plan->gradients = carve->used - plan->activations;
-    if (e->options.numerics == CT_NUMERICS_BF16_1) {
-        e->rounded = take(carve, e->layout->parameters * sizeof *e->rounded);
-    }
-    plan->packed_weights = carve->used - plan->activations - plan->gradients;
     carve_scratch(e, carve, rows);
-    plan->scratch = carve->used - plan->activations - plan->gradients - plan->packed_weights;
+    plan->scratch = carve->used - plan->activations - plan->gradients;
     plan->total = carve->used;
 }
 
@@ -185,6 +205,10 @@ static enum ct_err settle(struct ct_engine *e, const struct ct_layout *layout,
     e->options = *options;
     const uint32_t leaves = options->leaves, batch = options->batch;
     const uint32_t ranks = options->ranks > 1 ? options->ranks : 1;
+    if (layout->shape.arch != CT_ARCH_GPT2) {
+        return ct_fail(CT_ERR_UNSUPPORTED, "engine: computes gpt2 alone, not %s",
+                       ct_arch_name(layout->shape.arch));
+    }
     if (options->numerics != CT_NUMERICS_BF16_1 && options->numerics != CT_NUMERICS_FP32_1 &&
         options->numerics != CT_NUMERICS_FAST) {
         return ct_fail(CT_ERR_CONFIG, "engine: unknown numerics");
@@ -224,6 +248,9 @@ static enum ct_err settle(struct ct_engine *e, const struct ct_layout *layout,
         e->spare_count++;
     }
     e->operand_bytes = ct_operand_bytes(options->numerics);
+    const struct ct_model_shape *shape = &layout->shape;
+    e->qkv_width =
+        (size_t)shape->width / shape->heads * (shape->heads + 2 * (size_t)shape->kv_heads);
     return CT_OK;
 }
 
@@ -231,60 +258,9 @@ enum ct_err ct_engine_plan(const struct ct_layout *layout, const struct ct_engin
                            struct ct_engine_plan *out) {
     struct ct_engine engine = {0};
     CT_TRY(settle(&engine, layout, options));
+    CT_TRY(ct_places_init(&engine.places, layout));
     carve_all(&engine, &(struct carve){0}, out);
-    return CT_OK;
-}
-
-static size_t offset_of(const struct ct_layout *layout, const char *name) {
-    const struct ct_tensor *tensor = ct_layout_find(layout, name);
-    CT_ASSERT(tensor != NULL);
-    return tensor->offset;
-}
-
-static struct ct_linear_place find_linear(const struct ct_layout *layout, const char *prefix,
-                                          const char *name) {
-    char weight[CT_TENSOR_NAME_MAX], bias[CT_TENSOR_NAME_MAX];
-    snprintf(weight, sizeof weight, "%s%s.weight", prefix, name);
-    snprintf(bias, sizeof bias, "%s%s.bias", prefix, name);
-    return (struct ct_linear_place){offset_of(layout, weight), offset_of(layout, bias)};
-}
-
-/* The tensors whose names begin so: neighbours, in byte order of names. */
-static struct ct_span span_of(const struct ct_layout *layout, const char *prefix) {
-    struct ct_span span = {layout->parameters, 0};
-    for (uint32_t i = 0; i < layout->tensor_count; i++) {
-        const struct ct_tensor *tensor = &layout->tensors[i];
-        if (strncmp(tensor->name, prefix, strlen(prefix)) == 0) {
-            span.begin = tensor->offset < span.begin ? tensor->offset : span.begin;
-            span.end = tensor->offset + (size_t)tensor->rows * tensor->columns;
-        }
-    }
-    CT_ASSERT(span.begin < span.end);
-    return span;
-}
-
-static enum ct_err find_places(const struct ct_layout *layout, struct ct_gpt2_places *out) {
-    out->layers = calloc(layout->shape.layers, sizeof *out->layers);
-    if (out->layers == NULL) {
-        return ct_fail(CT_ERR_MEMORY, "engine: no memory for %u layers", layout->shape.layers);
-    }
-    for (uint32_t i = 0; i < layout->shape.layers; i++) {
-        char prefix[32];
-        snprintf(prefix, sizeof prefix, "transformer.h.%u.", i);
-        out->layers[i] = (struct ct_gpt2_layer){
-            .ln_1 = find_linear(layout, prefix, "ln_1"),
-            .qkv = find_linear(layout, prefix, "attn.c_attn"),
-            .projection = find_linear(layout, prefix, "attn.c_proj"),
-            .ln_2 = find_linear(layout, prefix, "ln_2"),
-            .fc = find_linear(layout, prefix, "mlp.c_fc"),
-            .fc_projection = find_linear(layout, prefix, "mlp.c_proj"),
-            .all = span_of(layout, prefix),
-        };
-    }
-    out->wte = offset_of(layout, "transformer.wte.weight");
-    out->wpe = offset_of(layout, "transformer.wpe.weight");
-    out->ln_f = find_linear(layout, "transformer.", "ln_f");
-    out->all_layers = span_of(layout, "transformer.h.");
+    ct_places_deinit(&engine.places);
     return CT_OK;
 }
 
@@ -300,7 +276,7 @@ enum ct_err ct_engine_open(const struct ct_layout *layout, const struct ct_engin
         err = settle(engine, layout, options);
     }
     if (err == CT_OK) {
-        err = find_places(layout, &engine->places);
+        err = ct_places_init(&engine->places, layout);
     }
     if (err != CT_OK) {
         goto out;
@@ -330,6 +306,6 @@ void ct_engine_close(struct ct_engine *engine) {
         return;
     }
     free(engine->arena);
-    free(engine->places.layers);
+    ct_places_deinit(&engine->places);
     free(engine);
 }

@@ -2,27 +2,29 @@
 #include <cotrain/assert.h>
 #include <cotrain/pairwise.h>
 
-#include "gpt2.h"
+#include "block.h"
 
 #include <string.h>
 
-/* The embeddings' gradients, in token order, into the place where the head's chain ended. Hands
- * take columns. */
+/* The embeddings' gradients, in token order; a tied one's where the head's chain ended. Hands take
+ * columns. */
 static void embedding_gradient(const struct ct_engine *e, const uint32_t *tokens, size_t sequences,
                                struct ct_hand hand) {
     const size_t d = e->layout->shape.width, context = e->layout->shape.context;
     const struct ct_span span = ct_share(hand, d, CT_ROW_GRAIN);
     const size_t n = span.end - span.begin;
-    float *wte = e->gradient + e->places.wte, *wpe = e->gradient + e->places.wpe;
-    for (size_t s = 0; s < sequences; s++) {
-        for (size_t t = 0; t < context; t++) {
-            const size_t token = tokens[s * (context + 1) + t];
-            const float *dx = e->d_embedding + (s * context + t) * d + span.begin;
-            float *token_row = wte + token * d + span.begin, *row = wpe + t * d + span.begin;
-            ct_ops.add(token_row, token_row, dx, n);
-            ct_ops.add(row, row, dx, n);
+    for (size_t row = 0; row < sequences * context; row++) {
+        const size_t position = row % context;
+        const size_t token = tokens[row / context * (context + 1) + position];
+        const float *dx = e->d_embedding + row * d + span.begin;
+        float *sum = e->gradient + e->places.tokens + token * d + span.begin;
+        ct_ops.add(sum, sum, dx, n);
+        if (e->places.positions != CT_ABSENT) {
+            sum = e->gradient + e->places.positions + position * d + span.begin;
+            ct_ops.add(sum, sum, dx, n);
         }
     }
+    ct_barrier(hand);
 }
 
 /* Leaves are added as a binary counter counts: the sum of the leaves [s, s + 2^l) stands in the
@@ -50,15 +52,27 @@ void ct_engine_finish(struct ct_engine *e, struct ct_span range, struct ct_hand 
     }
 }
 
+/* Zeroes what is only added to: all but the matrices, whose first chain starts from +0. */
+static void clear_sums(const struct ct_engine *e, struct ct_hand hand) {
+    for (uint32_t i = 0; i < e->layout->tensor_count; i++) {
+        const struct ct_tensor *tensor = &e->layout->tensors[i];
+        if (tensor->kind != CT_TENSOR_MATRIX && tensor->offset != e->places.head.weight) {
+            const struct ct_span span =
+                ct_share(hand, (size_t)tensor->rows * tensor->columns, CT_ROW_GRAIN);
+            memset(e->gradient + tensor->offset + span.begin, 0,
+                   (span.end - span.begin) * sizeof *e->gradient);
+        }
+    }
+    ct_barrier(hand);
+}
+
 /* The gradient of one leaf, from +0, into e->gradient; its tokens' losses into e->losses. */
 static void run_leaf(struct ct_engine *e, const uint32_t *tokens, float factor,
                      struct ct_hand hand) {
     const size_t context = e->layout->shape.context, d = e->layout->shape.width;
     const size_t sequences = e->options.batch / e->options.leaves;
-    const struct ct_span span = ct_share(hand, e->layout->parameters, 1024);
-    const struct ct_span layers = e->places.all_layers;
-    memset(e->gradient + span.begin, 0, (span.end - span.begin) * sizeof(float));
-    ct_barrier(hand);
+    const struct ct_span blocks = e->places.all_blocks;
+    clear_sums(e, hand);
     for (size_t first = 0; first < sequences; first += e->options.micro_batch) {
         const size_t left = sequences - first;
         struct ct_micro micro = {
@@ -66,17 +80,17 @@ static void run_leaf(struct ct_engine *e, const uint32_t *tokens, float factor,
             .stride = context + 1,
             .length = context,
             .sequences = left < e->options.micro_batch ? left : e->options.micro_batch,
+            .first = first == 0,
             .last = left <= e->options.micro_batch,
         };
         micro.rows = micro.sequences * context;
-        ct_gpt2_forward(e, &micro, hand);
+        ct_forward(e, &micro, hand);
         ct_head_run(e, &micro, factor, e->losses + first * context, hand);
-        ct_gpt2_backward(e, &micro, e->d_embedding + first * context * d, hand);
+        ct_backward(e, &micro, e->d_embedding + first * context * d, hand);
     }
     embedding_gradient(e, tokens, sequences, hand);
-    ct_barrier(hand);
-    ct_engine_finish(e, (struct ct_span){0, layers.begin}, hand);
-    ct_engine_finish(e, (struct ct_span){layers.end, e->layout->parameters}, hand);
+    ct_engine_finish(e, (struct ct_span){0, blocks.begin}, hand);
+    ct_engine_finish(e, (struct ct_span){blocks.end, e->layout->parameters}, hand);
 }
 
 /* The binary64 chain over a leaf's losses. */
@@ -113,21 +127,6 @@ static double run_leaves(struct ct_engine *e, const uint32_t *tokens, float fact
     return ct_sum_pairwise(sums, leaves);
 }
 
-static void weights_body(void *context, struct ct_hand hand) {
-    const struct ct_engine *e = context;
-    const struct ct_span span = ct_share(hand, e->layout->parameters, 1024);
-    ct_ops.bf16_from(e->rounded + span.begin, e->theta + span.begin, span.end - span.begin);
-}
-
-/* Each weight is rounded once per call; the vectors that lie in between are rounded for nobody. */
-static void use_theta(struct ct_engine *e, const float *theta) {
-    e->theta = theta;
-    e->weights = e->rounded != NULL ? (const void *)e->rounded : (const void *)theta;
-    if (e->rounded != NULL) {
-        ct_team(e->options.threads, weights_body, e);
-    }
-}
-
 static void assert_tokens(const struct ct_engine *e, const uint32_t *tokens, size_t count) {
     uint32_t largest = 0;
     for (size_t i = 0; i < count; i++) {
@@ -144,7 +143,7 @@ double ct_engine_part(struct ct_engine *engine, const float *theta, const uint32
                       float *gradient, const struct ct_ready *ready) {
     assert_tokens(engine, tokens,
                   (size_t)engine->options.batch * (engine->layout->shape.context + 1));
-    use_theta(engine, theta);
+    engine->theta = theta;
     engine->total = gradient;
     engine->ready = ready;
     return run_leaves(engine, tokens, 1.0f / (float)step_tokens(engine));
@@ -169,7 +168,7 @@ struct forward {
 
 static void forward_body(void *context, struct ct_hand hand) {
     const struct forward *forward = context;
-    ct_gpt2_forward(forward->engine, &forward->micro, hand);
+    ct_forward(forward->engine, &forward->micro, hand);
     if (forward->losses) {
         ct_head_run(forward->engine, &forward->micro, 0.0f, forward->engine->losses, hand);
     }
@@ -178,7 +177,7 @@ static void forward_body(void *context, struct ct_hand hand) {
 /* Forward of some sequences, in micro-batches; the losses' sum, or only norm_f when not asked. */
 static double forward_only(struct ct_engine *e, const float *theta, struct ct_micro all,
                            bool losses) {
-    use_theta(e, theta);
+    e->theta = theta;
     double sum = 0.0;
     for (size_t first = 0; first < all.sequences; first += e->options.micro_batch) {
         const size_t left = all.sequences - first;
@@ -205,26 +204,28 @@ double ct_engine_loss(struct ct_engine *engine, const float *theta, const uint32
     return forward_only(engine, theta, micro, true);
 }
 
+struct last_logits {
+    struct ct_engine *engine;
+    size_t row;
+    float *out;
+};
+
+static void last_logits_body(void *context, struct ct_hand hand) {
+    const struct last_logits *last = context;
+    const struct ct_engine *e = last->engine;
+    const size_t d = e->layout->shape.width;
+    ct_linear_forward(e, 1, &e->places.head,
+                      (struct ct_rows){ct_operand(e, e->norm_f, last->row * d), d}, last->out, NULL,
+                      hand);
+}
+
 void ct_engine_logits(struct ct_engine *engine, const float *theta, const uint32_t *tokens,
                       uint32_t count, float *out_logits) {
-    const struct ct_model_shape *shape = &engine->layout->shape;
-    CT_ASSERT(count > 0 && count <= shape->context);
+    CT_ASSERT(count > 0 && count <= engine->layout->shape.context);
     assert_tokens(engine, tokens, count);
     const struct ct_micro micro = {
         .tokens = tokens, .stride = count, .length = count, .sequences = 1};
     (void)forward_only(engine, theta, micro, false);
-    ct_matmul(engine->options.numerics,
-              &(struct ct_matmul){
-                  .form = CT_NT,
-                  .m = 1,
-                  .n = shape->vocab,
-                  .k = shape->width,
-                  .a = ct_operand(engine, engine->norm_f, (size_t)(count - 1) * shape->width),
-                  .lda = shape->width,
-                  .b = ct_operand(engine, engine->weights, engine->places.wte),
-                  .ldb = shape->width,
-                  .c = out_logits,
-                  .ldc = shape->vocab,
-                  .threads = engine->options.threads,
-              });
+    struct last_logits last = {engine, count - 1, out_logits};
+    ct_team(engine->options.threads, last_logits_body, &last);
 }

@@ -157,4 +157,26 @@ static inline float ct_cos32(float x) {
     return ct_quadrant32(x, 1);
 }
 
+/* exp(−2u) of the GELU at x; formulas in ops.h. */
+static inline float ct_gelu_exp32(float x) {
+    const float cubic = ct_fma(ct_mul(0x1.6e4e26p-5f, x), x, 1.0f);
+    const float u = ct_mul(ct_mul(0x1.988454p-1f, x), cubic);
+    return ct_exp32(ct_mul(-2.0f, u));
+}
+
+static inline float ct_gelu32(float x) {
+    return x / (1.0f + ct_gelu_exp32(x));
+}
+
+/* dy times the slope of the GELU at x. */
+static inline float ct_gelu_backward32(float dy, float x) {
+    float e = ct_gelu_exp32(x);
+    e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
+    const float s = 1.0f / (1.0f + e);
+    const float square = ct_fma(ct_mul(0x1.12ba9ep-3f, x), x, 1.0f);
+    const float w = ct_mul(0x1.988454p+0f, square);
+    const float slope = ct_fma(ct_mul(ct_mul(x, s), ct_mul(e, s)), w, s);
+    return ct_mul(dy, slope);
+}
+
 #endif

@@ -1,27 +1,28 @@
-#include "gpt2.h"
+/* Head and cross-entropy, in chunks of tokens. */
+#include "block.h"
 
-/* Rows [rows) of the micro-batch as the chunk's logits from `first` on. */
-static void logits_rows(const struct ct_engine *e, size_t first, struct ct_span rows) {
-    const size_t d = e->layout->shape.width, vocab = e->layout->shape.vocab;
-    ct_matmul(e->options.numerics, &(struct ct_matmul){
-                                       .form = CT_NT,
-                                       .m = rows.end - rows.begin,
-                                       .n = vocab,
-                                       .k = d,
-                                       .a = ct_operand(e, e->norm_f, (first + rows.begin) * d),
-                                       .lda = d,
-                                       .b = ct_operand(e, e->weights, e->places.wte),
-                                       .ldb = d,
-                                       .c = e->logits + rows.begin * vocab,
-                                       .ldc = vocab,
-                                       .threads = 1,
-                                   });
+#include <string.h>
+
+/* A row of dlogits becomes operands at the start of its own row: writing stays behind reading. */
+static void store_in_place(enum ct_numerics numerics, float *row, size_t n) {
+    enum { PIECE = 2048 };
+    uint16_t piece[PIECE];
+    if (numerics != CT_NUMERICS_BF16_1) {
+        return;
+    }
+    for (size_t first = 0; first < n; first += PIECE) {
+        const size_t left = n - first, count = left < PIECE ? left : PIECE;
+        ct_ops.bf16_from(piece, row + first, count);
+        memcpy((uint16_t *)(void *)row + first, piece, count * sizeof *piece);
+    }
 }
 
-static void entropy_rows(const struct ct_engine *e, const struct ct_micro *micro, size_t first,
-                         struct ct_span rows, float factor, float *losses) {
+/* Losses of `count` tokens from `first` on, and dlogits as operands when factor > 0. */
+static void entropy(const struct ct_engine *e, const struct ct_micro *micro, size_t first,
+                    size_t count, float factor, float *losses, struct ct_hand hand) {
     const size_t vocab = e->layout->shape.vocab;
-    for (size_t row = rows.begin; row < rows.end; row++) {
+    const struct ct_span span = ct_share(hand, count, 1);
+    for (size_t row = span.begin; row < span.end; row++) {
         const size_t sequence = (first + row) / micro->length;
         const size_t position = (first + row) % micro->length;
         const uint32_t target = micro->tokens[sequence * micro->stride + position + 1];
@@ -29,64 +30,26 @@ static void entropy_rows(const struct ct_engine *e, const struct ct_micro *micro
         losses[first + row] =
             ct_ops.cross_entropy(factor > 0.0f ? logits : NULL, logits, target, factor, vocab);
         if (factor > 0.0f) {
-            ct_operand_store(e->options.numerics, ct_operand(e, e->d_logits, row * vocab), logits,
-                             vocab);
+            store_in_place(e->options.numerics, logits, vocab);
         }
     }
-}
-
-static void d_norm_rows(const struct ct_engine *e, size_t first, struct ct_span rows) {
-    const size_t d = e->layout->shape.width, vocab = e->layout->shape.vocab;
-    ct_matmul(e->options.numerics, &(struct ct_matmul){
-                                       .form = CT_NN,
-                                       .m = rows.end - rows.begin,
-                                       .n = d,
-                                       .k = vocab,
-                                       .a = ct_operand(e, e->d_logits, rows.begin * vocab),
-                                       .lda = vocab,
-                                       .b = ct_operand(e, e->weights, e->places.wte),
-                                       .ldb = d,
-                                       .c = e->d_norm_f + (first + rows.begin) * d,
-                                       .ldc = d,
-                                       .threads = 1,
-                                   });
-}
-
-/* The chunk's part of dW's chain over tokens; hands take rows of the vocabulary. */
-static void weight_gradient(const struct ct_engine *e, size_t first, size_t count,
-                            struct ct_hand hand) {
-    const size_t d = e->layout->shape.width, vocab = e->layout->shape.vocab;
-    const struct ct_span span = ct_share(hand, vocab, CT_ROW_GRAIN);
-    ct_matmul(e->options.numerics, &(struct ct_matmul){
-                                       .form = CT_TN,
-                                       .m = span.end - span.begin,
-                                       .n = d,
-                                       .k = count,
-                                       .a = ct_operand(e, e->d_logits, span.begin),
-                                       .lda = vocab,
-                                       .b = ct_operand(e, e->norm_f, first * d),
-                                       .ldb = d,
-                                       .c = e->gradient + e->places.wte + span.begin * d,
-                                       .ldc = d,
-                                       .resume = true,
-                                       .threads = 1,
-                                   });
+    ct_barrier(hand);
 }
 
 void ct_head_run(struct ct_engine *e, const struct ct_micro *micro, float factor, float *losses,
                  struct ct_hand hand) {
-    ct_barrier(hand);
-    for (size_t first = 0; first < micro->rows; first += CT_HEAD_ROWS) {
+    const size_t d = e->layout->shape.width, vocab = e->layout->shape.vocab;
+    const struct ct_linear *head = &e->places.head;
+    const struct ct_rows dy = {e->logits, vocab * sizeof(float) / e->operand_bytes};
+    for (size_t first = 0; first < micro->rows; first += e->head_rows) {
         const size_t left = micro->rows - first;
-        const size_t count = left < CT_HEAD_ROWS ? left : CT_HEAD_ROWS;
-        const struct ct_span rows = ct_share(hand, count, CT_ROW_GRAIN);
-        logits_rows(e, first, rows);
-        entropy_rows(e, micro, first, rows, factor, losses);
+        const size_t count = left < e->head_rows ? left : e->head_rows;
+        const struct ct_rows x = {ct_operand(e, e->norm_f, first * d), d};
+        ct_linear_forward(e, count, head, x, e->logits, NULL, hand);
+        entropy(e, micro, first, count, factor, losses, hand);
         if (factor > 0.0f) {
-            d_norm_rows(e, first, rows);
-            ct_barrier(hand);
-            weight_gradient(e, first, count, hand);
+            ct_linear_backward(e, count, head, dy, e->d_norm + first * d, false, NULL, hand);
+            ct_linear_gradient(e, count, head, x, dy, !micro->first || first > 0, hand);
         }
-        ct_barrier(hand);
     }
 }

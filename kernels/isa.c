@@ -1,5 +1,6 @@
 #include <cotrain/isa.h>
 
+#include "finish.h"
 #include "matmul.h"
 #include "rows.h"
 #include "selftest.h"
@@ -45,21 +46,25 @@ enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
         return ct_fail(CT_ERR_UNSUPPORTED, "this CPU lacks what %s needs", ct_isa_name(isa));
     }
     ct_rows_install_scalar(ops);
+    ct_finish_install_scalar(&ops->finish);
     ops->matmul_f32 = ct_matmul_f32_scalar;
     ops->matmul_bf16 = ct_matmul_bf16_scalar;
     if (isa >= CT_ISA_AVX2) {
         ct_rows_install_avx2(ops);
+        ct_finish_install_avx2(&ops->finish);
         ops->matmul_f32 = ct_matmul_f32_avx2;
         ops->matmul_bf16 = ct_matmul_bf16_avx2;
     }
     if (isa >= CT_ISA_AVX512) {
         ct_rows_install_avx512(ops);
+        ct_finish_install_avx512(&ops->finish);
         ops->matmul_f32 = ct_matmul_f32_avx512;
         ops->matmul_bf16 = ct_matmul_bf16_avx512;
     }
     if (isa >= CT_ISA_AVX512BF16) {
         ops->matmul_bf16 = ct_matmul_bf16_avx512bf16;
         ops->bf16_from = ct_bf16_from_avx512bf16;
+        ct_finish_install_avx512bf16(&ops->finish);
     }
     return CT_OK;
 }

@@ -11,40 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Most that an architecture has. */
 enum { TENSORS_OF_LAYER = 12, TENSORS_OUTSIDE = 4 };
-
-static enum ct_err check_shape(const struct ct_model_shape *shape) {
-    if (shape->arch != CT_ARCH_GPT2) {
-        return ct_fail(CT_ERR_CONFIG, "model: architecture number %d is not known here",
-                       (int)shape->arch);
-    }
-    const struct {
-        const char *name;
-        uint32_t value, maximum;
-    } sizes[] = {
-        {"vocab", shape->vocab, CT_VOCAB_MAX},    {"context", shape->context, CT_CONTEXT_MAX},
-        {"layers", shape->layers, CT_LAYERS_MAX}, {"heads", shape->heads, CT_WIDTH_MAX},
-        {"width", shape->width, CT_WIDTH_MAX},
-    };
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        if (sizes[i].value == 0 || sizes[i].value > sizes[i].maximum) {
-            return ct_fail(CT_ERR_CONFIG, "model: %s is %u, must be 1 to %u", sizes[i].name,
-                           sizes[i].value, sizes[i].maximum);
-        }
-    }
-    if (shape->width % shape->heads != 0) {
-        return ct_fail(CT_ERR_CONFIG, "model: width %u is not a multiple of heads %u", shape->width,
-                       shape->heads);
-    }
-    const uint64_t d = shape->width;
-    const uint64_t parameters =
-        (shape->vocab + (uint64_t)shape->context + 2) * d + shape->layers * (12 * d * d + 13 * d);
-    if (parameters > CT_PARAMETERS_MAX) {
-        return ct_fail(CT_ERR_CONFIG, "model: %llu parameters, at most %llu are supported",
-                       (unsigned long long)parameters, (unsigned long long)CT_PARAMETERS_MAX);
-    }
-    return CT_OK;
-}
 
 static void add(struct ct_layout *layout, enum ct_tensor_kind kind, uint32_t rows, uint32_t columns,
                 const char *format, ...) __attribute__((format(printf, 5, 6)));
@@ -62,7 +30,7 @@ static void add(struct ct_layout *layout, enum ct_tensor_kind kind, uint32_t row
     tensor->columns = columns;
 }
 
-static void add_layer(struct ct_layout *layout, uint32_t layer) {
+static void add_gpt2_layer(struct ct_layout *layout, uint32_t layer) {
     const uint32_t d = layout->shape.width;
     for (int norm = 1; norm <= 2; norm++) {
         add(layout, CT_TENSOR_VECTOR, 1, d, "transformer.h.%u.ln_%d.weight", layer, norm);
@@ -85,6 +53,48 @@ static void add_layer(struct ct_layout *layout, uint32_t layer) {
     }
 }
 
+static void add_gpt2(struct ct_layout *layout) {
+    const struct ct_model_shape *shape = &layout->shape;
+    add(layout, CT_TENSOR_EMBEDDING, shape->vocab, shape->width, "transformer.wte.weight");
+    add(layout, CT_TENSOR_EMBEDDING, shape->context, shape->width, "transformer.wpe.weight");
+    add(layout, CT_TENSOR_VECTOR, 1, shape->width, "transformer.ln_f.weight");
+    add(layout, CT_TENSOR_VECTOR, 1, shape->width, "transformer.ln_f.bias");
+    for (uint32_t layer = 0; layer < shape->layers; layer++) {
+        add_gpt2_layer(layout, layer);
+    }
+}
+
+static void add_llama_layer(struct ct_layout *layout, uint32_t layer) {
+    const uint32_t d = layout->shape.width, hidden = layout->shape.hidden;
+    const uint32_t kv = d / layout->shape.heads * layout->shape.kv_heads;
+    const struct {
+        const char *name;
+        uint32_t outputs, inputs;
+    } linear[] = {
+        {"self_attn.q_proj", d, d},   {"self_attn.k_proj", kv, d},  {"self_attn.v_proj", kv, d},
+        {"self_attn.o_proj", d, d},   {"mlp.gate_proj", hidden, d}, {"mlp.up_proj", hidden, d},
+        {"mlp.down_proj", d, hidden},
+    };
+    for (size_t i = 0; i < sizeof linear / sizeof linear[0]; i++) {
+        add(layout, CT_TENSOR_MATRIX, linear[i].outputs, linear[i].inputs,
+            "model.layers.%u.%s.weight", layer, linear[i].name);
+    }
+    add(layout, CT_TENSOR_VECTOR, 1, d, "model.layers.%u.input_layernorm.weight", layer);
+    add(layout, CT_TENSOR_VECTOR, 1, d, "model.layers.%u.post_attention_layernorm.weight", layer);
+}
+
+static void add_llama(struct ct_layout *layout) {
+    const struct ct_model_shape *shape = &layout->shape;
+    add(layout, CT_TENSOR_EMBEDDING, shape->vocab, shape->width, "model.embed_tokens.weight");
+    add(layout, CT_TENSOR_VECTOR, 1, shape->width, "model.norm.weight");
+    if (!shape->tied) {
+        add(layout, CT_TENSOR_EMBEDDING, shape->vocab, shape->width, "lm_head.weight");
+    }
+    for (uint32_t layer = 0; layer < shape->layers; layer++) {
+        add_llama_layer(layout, layer);
+    }
+}
+
 static int compare_names(const void *a, const void *b) {
     const struct ct_tensor *x = a, *y = b;
     return strcmp(x->name, y->name);
@@ -92,26 +102,27 @@ static int compare_names(const void *a, const void *b) {
 
 enum ct_err ct_layout_init(struct ct_layout *layout, const struct ct_model_shape *shape) {
     memset(layout, 0, sizeof *layout);
-    CT_TRY(check_shape(shape));
-    const size_t count = TENSORS_OUTSIDE + (size_t)TENSORS_OF_LAYER * shape->layers;
+    struct ct_model_shape settled = *shape;
+    CT_TRY(ct_shape_settle(&settled));
+    const size_t count = TENSORS_OUTSIDE + (size_t)TENSORS_OF_LAYER * settled.layers;
     layout->tensors = calloc(count, sizeof *layout->tensors);
     if (layout->tensors == NULL) {
         return ct_fail(CT_ERR_MEMORY, "model: no memory for a catalogue of %zu tensors", count);
     }
-    layout->shape = *shape;
-    add(layout, CT_TENSOR_EMBEDDING, shape->vocab, shape->width, "transformer.wte.weight");
-    add(layout, CT_TENSOR_EMBEDDING, shape->context, shape->width, "transformer.wpe.weight");
-    add(layout, CT_TENSOR_VECTOR, 1, shape->width, "transformer.ln_f.weight");
-    add(layout, CT_TENSOR_VECTOR, 1, shape->width, "transformer.ln_f.bias");
-    for (uint32_t layer = 0; layer < shape->layers; layer++) {
-        add_layer(layout, layer);
+    layout->shape = settled;
+    if (settled.arch == CT_ARCH_GPT2) {
+        add_gpt2(layout);
+    } else {
+        add_llama(layout);
     }
+    CT_ASSERT(layout->tensor_count <= count);
     qsort(layout->tensors, layout->tensor_count, sizeof *layout->tensors, compare_names);
     for (uint32_t i = 0; i < layout->tensor_count; i++) {
         struct ct_tensor *tensor = &layout->tensors[i];
         tensor->offset = layout->parameters;
         layout->parameters += (size_t)tensor->rows * tensor->columns;
     }
+    CT_ASSERT(layout->parameters == ct_shape_parameters(&layout->shape));
     return CT_OK;
 }
 
@@ -133,6 +144,12 @@ const struct ct_tensor *ct_layout_find(const struct ct_layout *layout, const cha
 static bool ends_with(const char *text, const char *end) {
     const size_t length = strlen(text), end_length = strlen(end);
     return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+/* Whether a matrix's products are added to the residual stream. */
+static bool ends_in_stream(const struct ct_tensor *tensor) {
+    return ends_with(tensor->name, ".c_proj.weight") || ends_with(tensor->name, ".o_proj.weight") ||
+           ends_with(tensor->name, ".down_proj.weight");
 }
 
 /* 53 bits of two words as a number in (0, 1]. */
@@ -163,7 +180,7 @@ void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, 
             }
             continue;
         }
-        const double deviation = ends_with(tensor->name, ".c_proj.weight") ? residual : 0.02;
+        const double deviation = ends_in_stream(tensor) ? residual : 0.02;
         for (size_t j = 0; j < count; j++) {
             theta[tensor->offset + j] = draw_normal(&philox, tensor->offset + j, deviation);
         }

@@ -98,7 +98,7 @@ size_t ct_operand_bytes(enum ct_numerics numerics) {
 void ct_operand_store(enum ct_numerics numerics, void *out, const float *in, size_t n) {
     if (numerics == CT_NUMERICS_BF16_1) {
         ct_ops.bf16_from(out, in, n);
-    } else {
+    } else if (out != in) {
         memcpy(out, in, n * sizeof(float));
     }
 }

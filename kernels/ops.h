@@ -8,6 +8,7 @@
 #ifndef COTRAIN_KERNELS_OPS_H
 #define COTRAIN_KERNELS_OPS_H
 
+#include "finish.h"
 #include "team.h"
 
 #include <cotrain/engine.h>
@@ -93,7 +94,7 @@ void ct_matmul_team(enum ct_numerics numerics, const struct ct_matmul *job, stru
 /* Bytes of one matmul operand element: 2 under bf16-1, else 4. */
 size_t ct_operand_bytes(enum ct_numerics numerics);
 
-/* Rounds n values to the operand type (a copy unless bf16-1). */
+/* Rounds n values to the operand type (a copy unless bf16-1; nothing when out is in then). */
 void ct_operand_store(enum ct_numerics numerics, void *out, const float *in, size_t n);
 
 /* The operand as float again (exact). */
@@ -172,6 +173,8 @@ struct ct_ops {
      * θ = fma(−lr, (m·b1) / (√(v·b2) + ε), decay ? fma(−lr·λ, θ, θ) : θ). */
     void (*adamw)(const struct ct_adamw_factors *factors, float *theta, float *m, float *v,
                   const float *g, size_t n);
+
+    struct ct_finishes finish; /* epilogues of products */
 };
 
 extern struct ct_ops ct_ops;

@@ -59,28 +59,15 @@ MAP(erf)
 MAP(sin)
 MAP(cos)
 
-/* exp(−2u) of the GELU at x. */
-static inline float gelu_exp(float x) {
-    const float cubic = ct_fma(ct_mul(0x1.6e4e26p-5f, x), x, 1.0f);
-    const float u = ct_mul(ct_mul(0x1.988454p-1f, x), cubic);
-    return ct_exp32(ct_mul(-2.0f, u));
-}
-
 static void gelu(float *out, const float *x, size_t n) {
     EACH for (size_t i = 0; i < n; i++) {
-        out[i] = x[i] / (1.0f + gelu_exp(x[i]));
+        out[i] = ct_gelu32(x[i]);
     }
 }
 
 static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) {
     EACH for (size_t i = 0; i < n; i++) {
-        float e = gelu_exp(x[i]);
-        e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
-        const float s = 1.0f / (1.0f + e);
-        const float square = ct_fma(ct_mul(0x1.12ba9ep-3f, x[i]), x[i], 1.0f);
-        const float w = ct_mul(0x1.988454p+0f, square);
-        const float slope = ct_fma(ct_mul(ct_mul(x[i], s), ct_mul(e, s)), w, s);
-        dx[i] = ct_mul(dy[i], slope);
+        dx[i] = ct_gelu_backward32(dy[i], x[i]);
     }
 }
 

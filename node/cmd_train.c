@@ -74,14 +74,14 @@ static void started(void *user, const struct ct_solo_start *start) {
     const struct ct_engine_plan *plan = &start->plan;
     const char *numerics = ct_numerics_name(command->solo.engine.numerics);
     if (command->json) {
-        print_json(json_pack(
-            "{s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "report", "plan", "parameters",
-            (json_int_t)start->layout->parameters, "numerics", numerics, "isa",
-            ct_isa_name(ct_isa_active()), "activation_bytes", (json_int_t)plan->activations,
-            "leaf_gradient_bytes", (json_int_t)plan->gradients, "packed_weight_bytes",
-            (json_int_t)plan->packed_weights, "scratch_bytes", (json_int_t)plan->scratch,
-            "training_state_bytes", (json_int_t)start->training_state_bytes, "total_bytes",
-            (json_int_t)(plan->total + start->training_state_bytes)));
+        print_json(json_pack("{s:s, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "report", "plan",
+                             "parameters", (json_int_t)start->layout->parameters, "numerics",
+                             numerics, "isa", ct_isa_name(ct_isa_active()), "activation_bytes",
+                             (json_int_t)plan->activations, "leaf_gradient_bytes",
+                             (json_int_t)plan->gradients, "scratch_bytes",
+                             (json_int_t)plan->scratch, "training_state_bytes",
+                             (json_int_t)start->training_state_bytes, "total_bytes",
+                             (json_int_t)(plan->total + start->training_state_bytes)));
         return;
     }
     printf("model     %u layers x %u, %u heads, context %u, vocabulary %u: %.2f M parameters\n",
@@ -93,10 +93,10 @@ static void started(void *user, const struct ct_solo_start *start) {
            command->solo.engine.numerics == CT_NUMERICS_FAST ? "OpenBLAS"
                                                              : ct_isa_name(ct_isa_active()));
     printf("memory    %.1f MiB: weights, gradient and optimizer %.1f, activations %.1f, scratch "
-           "%.1f, rounded weights %.1f, leaves %.1f\n",
+           "%.1f, leaves %.1f\n",
            mebibytes(plan->total + start->training_state_bytes),
            mebibytes(start->training_state_bytes), mebibytes(plan->activations),
-           mebibytes(plan->scratch), mebibytes(plan->packed_weights), mebibytes(plan->gradients));
+           mebibytes(plan->scratch), mebibytes(plan->gradients));
     fflush(stdout);
 }
 

@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include "shapes.h"
+
 #define MAKER_NODES 4u
 #define MAKER_BLOBS 512u
 
@@ -71,7 +73,7 @@ static inline void maker_init(struct maker *maker) {
         .license = "Apache-2.0",
         .provenance = "made by the test",
         .data_license = "CC0-1.0",
-        .model = {CT_ARCH_GPT2, 256, 4, 1, 2, 8},
+        .model = GPT2_SHAPE(256, 4, 1, 2, 8),
         .numerics = CT_NUMERICS_BF16_1,
         .tokenizer = "bytes",
         .dataset = {{{1}}, 100},

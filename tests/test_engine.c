@@ -14,6 +14,7 @@
 
 #include "every_isa.h"
 #include "gpt2_reference.h"
+#include "shapes.h"
 
 static void assert_near(double value, double expected, double tolerance) {
     if (!(fabs(value - expected) <= tolerance)) {
@@ -110,10 +111,10 @@ struct shape_case {
 };
 
 static const struct shape_case cases[] = {
-    {{CT_ARCH_GPT2, 37, 13, 2, 3, 21}, 4, 2},  /* odd everything */
-    {{CT_ARCH_GPT2, 65, 70, 1, 2, 34}, 2, 1},  /* more than one block of queries */
-    {{CT_ARCH_GPT2, 50, 1, 2, 1, 8}, 3, 1},    /* nothing to attend to */
-    {{CT_ARCH_GPT2, 19, 300, 1, 5, 20}, 1, 1}, /* several chunks of the head */
+    {GPT2_SHAPE(37, 13, 2, 3, 21), 4, 2},  /* odd everything */
+    {GPT2_SHAPE(65, 70, 1, 2, 34), 2, 1},  /* more than one block of queries */
+    {GPT2_SHAPE(50, 1, 2, 1, 8), 3, 1},    /* nothing to attend to */
+    {GPT2_SHAPE(19, 300, 1, 5, 20), 1, 1}, /* several blocks of queries */
 };
 
 static void compare_with_reference(enum ct_numerics numerics, bool rounded, double gradient_limit,
@@ -162,8 +163,8 @@ static void bf16_1_is_close_to_unrounded(void **state) {
 static void threads_and_micro_batches_keep_the_bits(void **state) {
     (void)state;
     const enum ct_numerics all[] = {CT_NUMERICS_BF16_1, CT_NUMERICS_FP32_1};
-    const struct ct_model_shape shapes[] = {{CT_ARCH_GPT2, 37, 13, 2, 3, 48},
-                                            {CT_ARCH_GPT2, 37, 16, 1, 2, 34}};
+    const struct ct_model_shape shapes[] = {GPT2_SHAPE(37, 13, 2, 3, 48),
+                                            GPT2_SHAPE(37, 16, 1, 2, 34)};
     for (size_t i = 0; i < 4; i++) {
         struct model model;
         make_model(&model, shapes[i / 2], 12);
@@ -188,11 +189,51 @@ static void threads_and_micro_batches_keep_the_bits(void **state) {
     }
 }
 
+/* 200 rows of so many logits go through the head in two chunks, 100 in one. */
+static void chunks_of_the_head_keep_the_bits(void **state) {
+    (void)state;
+    struct model model;
+    make_model(&model, (struct ct_model_shape)GPT2_SHAPE(200001, 100, 1, 1, 2), 2);
+    struct ct_engine_options options = {
+        .numerics = CT_NUMERICS_BF16_1, .leaves = 1, .micro_batch = 1};
+    const float loss = run_gradient(&model, options);
+    float *expected = malloc(model.layout.parameters * sizeof(float));
+    assert_non_null(expected);
+    memcpy(expected, model.gradient, model.layout.parameters * sizeof(float));
+    options.micro_batch = 2;
+    const float again = run_gradient(&model, options);
+    assert_memory_equal(&again, &loss, sizeof loss);
+    assert_memory_equal(model.gradient, expected, model.layout.parameters * sizeof(float));
+    free(expected);
+    free_model(&model);
+}
+
+/* One block's activations at a time, computed twice: the same bits. */
+static void recomputing_keeps_the_bits(void **state) {
+    (void)state;
+    const enum ct_numerics all[] = {CT_NUMERICS_BF16_1, CT_NUMERICS_FP32_1};
+    for (size_t i = 0; i < 2; i++) {
+        struct model model;
+        make_model(&model, (struct ct_model_shape)GPT2_SHAPE(37, 13, 3, 3, 48), 4);
+        struct ct_engine_options options = {.numerics = all[i], .leaves = 2, .micro_batch = 1};
+        const float loss = run_gradient(&model, options);
+        float *expected = malloc(model.layout.parameters * sizeof(float));
+        assert_non_null(expected);
+        memcpy(expected, model.gradient, model.layout.parameters * sizeof(float));
+        options.recompute = true;
+        const float again = run_gradient(&model, options);
+        assert_memory_equal(&again, &loss, sizeof loss);
+        assert_memory_equal(model.gradient, expected, model.layout.parameters * sizeof(float));
+        free(expected);
+        free_model(&model);
+    }
+}
+
 /* E6: the gradient of S leaves is the pairwise sum of what each leaf alone gives. */
 static void leaves_are_added_pairwise(void **state) {
     (void)state;
     struct model model;
-    make_model(&model, (struct ct_model_shape){CT_ARCH_GPT2, 37, 6, 1, 2, 16}, 4);
+    make_model(&model, (struct ct_model_shape)GPT2_SHAPE(37, 6, 1, 2, 16), 4);
     const size_t n = model.layout.parameters;
     float *leaf[4], sum_loss[4];
     for (uint32_t s = 0; s < 4; s++) {
@@ -245,7 +286,7 @@ static void take_told(void *context, size_t begin, size_t end) {
 static void ranks_share_a_step_to_the_bit(void **state) {
     (void)state;
     struct model model;
-    make_model(&model, (struct ct_model_shape){CT_ARCH_GPT2, 37, 7, 11, 2, 48}, 16);
+    make_model(&model, (struct ct_model_shape)GPT2_SHAPE(37, 7, 11, 2, 48), 16);
     const size_t n = model.layout.parameters;
     const struct ct_engine_options alone = {.numerics = CT_NUMERICS_BF16_1, .leaves = 8};
     const float loss = run_gradient(&model, alone);
@@ -293,7 +334,7 @@ static void ranks_share_a_step_to_the_bit(void **state) {
 static void loss_and_logits_agree_with_the_gradient(void **state) {
     (void)state;
     struct model model;
-    make_model(&model, (struct ct_model_shape){CT_ARCH_GPT2, 37, 13, 2, 3, 21}, 5);
+    make_model(&model, (struct ct_model_shape)GPT2_SHAPE(37, 13, 2, 3, 21), 5);
     const float loss = run_gradient(
         &model, (struct ct_engine_options){.numerics = CT_NUMERICS_BF16_1, .leaves = 1});
     struct ct_engine *engine;
@@ -328,7 +369,7 @@ static void loss_and_logits_agree_with_the_gradient(void **state) {
 /* FNV-1a over the bits: the golden value of a short training run, the same for every overlay. */
 static uint64_t train_hash(enum ct_numerics numerics) {
     struct ct_layout layout;
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 61, 18, 2, 2, 36};
+    const struct ct_model_shape shape = GPT2_SHAPE(61, 18, 2, 2, 36);
     assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
     struct ct_train_state train;
     assert_int_equal(ct_train_state_init(&train, &layout, false), CT_OK);
@@ -371,16 +412,14 @@ static void a_training_run_has_its_golden_bits(void **state) {
 static void plans_and_refusals(void **state) {
     (void)state;
     struct ct_layout layout;
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 50257, 1024, 12, 12, 768};
+    const struct ct_model_shape shape = GPT2_SHAPE(50257, 1024, 12, 12, 768);
     assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
     struct ct_engine_plan small, large;
     struct ct_engine_options options = {
         .numerics = CT_NUMERICS_BF16_1, .batch = 8, .leaves = 4, .micro_batch = 1, .threads = 2};
     assert_int_equal(ct_engine_plan(&layout, &options, &small), CT_OK);
     assert_int_equal(small.gradients, 2 * layout.parameters * 4);
-    assert_int_equal(small.packed_weights, layout.parameters * 2);
-    assert_int_equal(small.total,
-                     small.activations + small.gradients + small.packed_weights + small.scratch);
+    assert_int_equal(small.total, small.activations + small.gradients + small.scratch);
     options.micro_batch = 2;
     assert_int_equal(ct_engine_plan(&layout, &options, &large), CT_OK);
     assert_true(large.activations > small.activations * 19 / 10);
@@ -413,6 +452,8 @@ int main(void) {
         cmocka_unit_test(bf16_1_is_close_to_unrounded),
         cmocka_unit_test(fast_equals_the_formulas),
         cmocka_unit_test(threads_and_micro_batches_keep_the_bits),
+        cmocka_unit_test(chunks_of_the_head_keep_the_bits),
+        cmocka_unit_test(recomputing_keeps_the_bits),
         cmocka_unit_test(leaves_are_added_pairwise),
         cmocka_unit_test(ranks_share_a_step_to_the_bit),
         cmocka_unit_test(loss_and_logits_agree_with_the_gradient),

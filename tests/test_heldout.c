@@ -1,6 +1,7 @@
 #include <cotrain/isa.h>
 
 #include "node/heldout.h"
+#include "shapes.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -22,7 +23,7 @@ struct fixture {
 
 static int set_up(void **state) {
     static struct fixture f;
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 31, CONTEXT, 1, 2, 8};
+    const struct ct_model_shape shape = GPT2_SHAPE(31, CONTEXT, 1, 2, 8);
     assert_int_equal(ct_layout_init(&f.layout, &shape), CT_OK);
     const struct ct_engine_options options = {
         .numerics = CT_NUMERICS_FP32_1, .batch = BATCH, .leaves = 1, .threads = 1};

@@ -11,9 +11,11 @@
 
 #include <cmocka.h>
 
+#include "shapes.h"
+
 static void gpt2_small_has_its_known_size(void **state) {
     (void)state;
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 50257, 1024, 12, 12, 768};
+    const struct ct_model_shape shape = GPT2_SHAPE(50257, 1024, 12, 12, 768);
     struct ct_layout layout;
     assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
     assert_int_equal(layout.parameters, 124439808);
@@ -23,7 +25,7 @@ static void gpt2_small_has_its_known_size(void **state) {
 
 static void tensors_stand_back_to_back_in_byte_order(void **state) {
     (void)state;
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 17, 5, 12, 3, 6};
+    const struct ct_model_shape shape = GPT2_SHAPE(17, 5, 12, 3, 6);
     struct ct_layout layout;
     assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
     size_t offset = 0;
@@ -54,20 +56,125 @@ static void tensors_stand_back_to_back_in_byte_order(void **state) {
 static void wrong_shapes_are_refused(void **state) {
     (void)state;
     const struct ct_model_shape shapes[] = {
-        {(enum ct_arch)9, 17, 5, 2, 3, 6},
-        {CT_ARCH_GPT2, 0, 5, 2, 3, 6},
-        {CT_ARCH_GPT2, 17, 0, 2, 3, 6},
-        {CT_ARCH_GPT2, 17, 5, 0, 3, 6},
-        {CT_ARCH_GPT2, 17, 5, 2, 0, 6},
-        {CT_ARCH_GPT2, 17, 5, 2, 4, 6},
-        {CT_ARCH_GPT2, CT_VOCAB_MAX + 1, 5, 2, 3, 6},
-        {CT_ARCH_GPT2, 17, 5, CT_LAYERS_MAX, 1, CT_WIDTH_MAX},
+        {.arch = (enum ct_arch)9, .vocab = 17, .context = 5, .layers = 2, .heads = 3, .width = 6},
+        GPT2_SHAPE(0, 5, 2, 3, 6),
+        GPT2_SHAPE(17, 0, 2, 3, 6),
+        GPT2_SHAPE(17, 5, 0, 3, 6),
+        GPT2_SHAPE(17, 5, 2, 0, 6),
+        GPT2_SHAPE(17, 5, 2, 4, 6),
+        GPT2_SHAPE(CT_VOCAB_MAX + 1, 5, 2, 3, 6),
+        GPT2_SHAPE(17, 5, CT_LAYERS_MAX, 1, CT_WIDTH_MAX),
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         struct ct_layout layout;
         assert_int_equal(ct_layout_init(&layout, &shapes[i]), CT_ERR_CONFIG);
         assert_null(layout.tensors);
     }
+}
+
+static void llamas_have_their_known_sizes(void **state) {
+    (void)state;
+    const struct {
+        struct ct_model_shape shape;
+        uint64_t parameters;
+    } known[] = {
+        {LLAMA_SHAPE(512, 512, 5, 8, 4, 64, 172, true), 260032},
+        {LLAMA_SHAPE(32000, 2048, 22, 32, 4, 2048, 5632, false), 1100048384},   /* TinyLlama */
+        {LLAMA_SHAPE(32000, 4096, 32, 32, 32, 4096, 11008, false), 6738415616}, /* Llama 2 7B */
+    };
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        struct ct_layout layout;
+        assert_int_equal(ct_layout_init(&layout, &known[i].shape), CT_OK);
+        assert_true(layout.parameters == known[i].parameters);
+        ct_layout_deinit(&layout);
+    }
+}
+
+static void expect_tensor(const struct ct_layout *layout, const char *name,
+                          enum ct_tensor_kind kind, uint32_t rows, uint32_t columns) {
+    const struct ct_tensor *tensor = ct_layout_find(layout, name);
+    assert_non_null(tensor);
+    assert_int_equal(tensor->kind, kind);
+    assert_int_equal(tensor->rows, rows);
+    assert_int_equal(tensor->columns, columns);
+}
+
+static void llama_has_hugging_faces_names_and_orientation(void **state) {
+    (void)state;
+    struct ct_model_shape shape = LLAMA_SHAPE(17, 5, 12, 6, 2, 24, 40, false);
+    struct ct_layout layout;
+    assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
+    assert_int_equal(layout.tensor_count, 12 * 9 + 3);
+    expect_tensor(&layout, "model.embed_tokens.weight", CT_TENSOR_EMBEDDING, 17, 24);
+    expect_tensor(&layout, "lm_head.weight", CT_TENSOR_EMBEDDING, 17, 24);
+    expect_tensor(&layout, "model.norm.weight", CT_TENSOR_VECTOR, 1, 24);
+    expect_tensor(&layout, "model.layers.0.input_layernorm.weight", CT_TENSOR_VECTOR, 1, 24);
+    expect_tensor(&layout, "model.layers.11.post_attention_layernorm.weight", CT_TENSOR_VECTOR, 1,
+                  24);
+    expect_tensor(&layout, "model.layers.3.self_attn.q_proj.weight", CT_TENSOR_MATRIX, 24, 24);
+    expect_tensor(&layout, "model.layers.3.self_attn.k_proj.weight", CT_TENSOR_MATRIX, 8, 24);
+    expect_tensor(&layout, "model.layers.3.self_attn.v_proj.weight", CT_TENSOR_MATRIX, 8, 24);
+    expect_tensor(&layout, "model.layers.3.self_attn.o_proj.weight", CT_TENSOR_MATRIX, 24, 24);
+    expect_tensor(&layout, "model.layers.3.mlp.gate_proj.weight", CT_TENSOR_MATRIX, 40, 24);
+    expect_tensor(&layout, "model.layers.3.mlp.up_proj.weight", CT_TENSOR_MATRIX, 40, 24);
+    expect_tensor(&layout, "model.layers.3.mlp.down_proj.weight", CT_TENSOR_MATRIX, 24, 40);
+    assert_string_equal(layout.tensors[0].name, "lm_head.weight");
+    ct_layout_deinit(&layout);
+    shape.tied = true;
+    assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
+    assert_null(ct_layout_find(&layout, "lm_head.weight"));
+    ct_layout_deinit(&layout);
+}
+
+static void shapes_are_settled_or_left_alone(void **state) {
+    (void)state;
+    struct ct_model_shape gpt2 = GPT2_SHAPE(17, 5, 2, 3, 6);
+    assert_int_equal(ct_shape_settle(&gpt2), CT_OK);
+    assert_int_equal(gpt2.kv_heads, 3);
+    assert_int_equal(gpt2.hidden, 24);
+    assert_true(gpt2.tied && gpt2.norm_epsilon == 1e-5f && gpt2.rope_theta == 0.0f);
+    assert_int_equal(ct_shape_settle(&gpt2), CT_OK); /* again: no change */
+    const struct ct_model_shape good = LLAMA_SHAPE(17, 5, 2, 6, 2, 24, 40, false);
+    struct ct_model_shape llama = good;
+    llama.kv_heads = 0;
+    assert_int_equal(ct_shape_settle(&llama), CT_OK);
+    assert_int_equal(llama.kv_heads, 6);
+    assert_true(!llama.tied && llama.norm_epsilon == 1e-5f && llama.rope_theta == 10000.0f);
+    struct ct_model_shape bad[9];
+    for (size_t i = 0; i < 9; i++) {
+        bad[i] = good;
+    }
+    bad[0].kv_heads = 4;  /* no divisor of 6 */
+    bad[1].kv_heads = 12; /* more than heads */
+    bad[2].heads = 8;     /* heads of width 3 */
+    bad[2].kv_heads = 2;
+    bad[3].hidden = 0;
+    bad[4].hidden = CT_HIDDEN_MAX + 1;
+    bad[5].norm_epsilon = -1e-5f;
+    bad[6].norm_epsilon = (float)NAN;
+    bad[7].rope_theta = 0.5f;
+    bad[8].rope_theta = (float)INFINITY;
+    for (size_t i = 0; i < 9; i++) {
+        const struct ct_model_shape before = bad[i];
+        assert_int_equal(ct_shape_settle(&bad[i]), CT_ERR_CONFIG);
+        assert_memory_equal(&before, &bad[i], sizeof before);
+    }
+    gpt2.kv_heads = 1;
+    assert_int_equal(ct_shape_settle(&gpt2), CT_ERR_CONFIG);
+    enum ct_arch arch;
+    assert_int_equal(ct_arch_parse("llama", &arch), CT_OK);
+    assert_int_equal(arch, CT_ARCH_LLAMA);
+    assert_string_equal(ct_arch_name(arch), "llama");
+    assert_int_equal(ct_arch_parse("llama2", &arch), CT_ERR_CONFIG);
+}
+
+/* The largest sizes that each limit alone allows must not wrap the count. */
+static void too_many_parameters_are_refused(void **state) {
+    (void)state;
+    struct ct_model_shape shape = LLAMA_SHAPE(CT_VOCAB_MAX, CT_CONTEXT_MAX, CT_LAYERS_MAX, 2, 2,
+                                              CT_WIDTH_MAX, CT_HIDDEN_MAX, false);
+    assert_int_equal(ct_shape_settle(&shape), CT_ERR_CONFIG);
+    assert_non_null(strstr(ct_err_detail(), "35321878216704 parameters"));
 }
 
 static double deviation(const float *values, size_t count, double mean) {
@@ -78,9 +185,41 @@ static double deviation(const float *values, size_t count, double mean) {
     return sqrt(sum / (double)count);
 }
 
+static void first_llama_is_drawn_by_the_same_rule(void **state) {
+    (void)state;
+    const struct ct_model_shape shape = LLAMA_SHAPE(256, 64, 2, 4, 2, 64, 192, false);
+    struct ct_layout layout;
+    assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
+    float *theta = malloc(layout.parameters * sizeof *theta);
+    assert_non_null(theta);
+    ct_layout_draw(&layout, &(struct ct_hash){{7}}, theta);
+    static const char *const whole[] = {"lm_head.weight", "model.embed_tokens.weight",
+                                        "model.layers.1.self_attn.q_proj.weight",
+                                        "model.layers.0.mlp.up_proj.weight"};
+    static const char *const residual[] = {"model.layers.0.self_attn.o_proj.weight",
+                                           "model.layers.1.mlp.down_proj.weight"};
+    for (int i = 0; i < 4; i++) {
+        const struct ct_tensor *tensor = ct_layout_find(&layout, whole[i]);
+        const size_t count = (size_t)tensor->rows * tensor->columns;
+        assert_float_equal(deviation(theta + tensor->offset, count, 0.0), 0.02, 0.0008);
+    }
+    for (int i = 0; i < 2; i++) {
+        const struct ct_tensor *tensor = ct_layout_find(&layout, residual[i]);
+        const size_t count = (size_t)tensor->rows * tensor->columns;
+        assert_float_equal(deviation(theta + tensor->offset, count, 0.0), 0.01, 0.0004);
+    }
+    const struct ct_tensor *gain =
+        ct_layout_find(&layout, "model.layers.1.post_attention_layernorm.weight");
+    for (int i = 0; i < 64; i++) {
+        assert_true(theta[gain->offset + (size_t)i] == 1.0f);
+    }
+    free(theta);
+    ct_layout_deinit(&layout);
+}
+
 static void first_model_is_a_function_of_the_seed(void **state) {
     (void)state;
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 256, 64, 2, 4, 64};
+    const struct ct_model_shape shape = GPT2_SHAPE(256, 64, 2, 4, 64);
     struct ct_layout layout;
     assert_int_equal(ct_layout_init(&layout, &shape), CT_OK);
     float *theta = malloc(layout.parameters * sizeof *theta);
@@ -120,6 +259,11 @@ int main(void) {
         cmocka_unit_test(gpt2_small_has_its_known_size),
         cmocka_unit_test(tensors_stand_back_to_back_in_byte_order),
         cmocka_unit_test(wrong_shapes_are_refused),
+        cmocka_unit_test(llamas_have_their_known_sizes),
+        cmocka_unit_test(llama_has_hugging_faces_names_and_orientation),
+        cmocka_unit_test(shapes_are_settled_or_left_alone),
+        cmocka_unit_test(too_many_parameters_are_refused),
+        cmocka_unit_test(first_llama_is_drawn_by_the_same_rule),
         cmocka_unit_test(first_model_is_a_function_of_the_seed),
     };
     if (ct_isa_start() != CT_OK) {

@@ -4,6 +4,7 @@
 #include <cotrain/manifest.h>
 
 #include "fixture.h"
+#include "shapes.h"
 
 #define KEY_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define KEY_B "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -104,7 +105,7 @@ static void every_key_arrives(void **state) {
     assert_string_equal(m.provenance, "Written by the test.\nTwice.");
     assert_string_equal(m.tokenizer, "bytes");
     assert_string_equal(m.source, good);
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 256, 64, 4, 4, 128};
+    const struct ct_model_shape shape = GPT2_SHAPE(256, 64, 4, 4, 128);
     assert_memory_equal(&m.model, &shape, sizeof shape);
     assert_int_equal(m.numerics, CT_NUMERICS_BF16_1);
     const uint32_t numbers[] = {

@@ -13,9 +13,10 @@
 #include <cmocka.h>
 
 #include "every_isa.h"
+#include "shapes.h"
 
 /* Small, with tensors longer than a block and none a multiple of 16. */
-static const struct ct_model_shape shape = {CT_ARCH_GPT2, 301, 7, 1, 3, 21};
+static const struct ct_model_shape shape = GPT2_SHAPE(301, 7, 1, 3, 21);
 
 struct fixture {
     struct ct_layout layout;

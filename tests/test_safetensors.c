@@ -3,10 +3,11 @@
 #include <cotrain/safetensors.h>
 
 #include "fixture.h"
+#include "shapes.h"
 
 #include <math.h>
 
-static const struct ct_model_shape shape = {CT_ARCH_GPT2, 11, 5, 2, 2, 6};
+static const struct ct_model_shape shape = GPT2_SHAPE(11, 5, 2, 2, 6);
 
 struct model {
     char *dir;

@@ -2,6 +2,7 @@
 #include "node/train_slot.h"
 
 #include "fixture.h"
+#include "shapes.h"
 
 #include <cotrain/fold.h>
 
@@ -13,7 +14,7 @@ struct place {
 
 static int set_up(void **state) {
     struct place *place = calloc(1, sizeof *place);
-    const struct ct_model_shape shape = {CT_ARCH_GPT2, 64, 4, 1, 2, 8};
+    const struct ct_model_shape shape = GPT2_SHAPE(64, 4, 1, 2, 8);
     place->dir = fixture_dir();
     assert_int_equal(ct_layout_init(&place->layout, &shape), CT_OK);
     assert_int_equal(ct_train_state_init(&place->state, &place->layout, true), CT_OK);

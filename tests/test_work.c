@@ -1,6 +1,7 @@
 /* An assignment's computation: the same bytes for any number of threads and from scratch, and the
  * steps that numerics.md writes. */
 #include "node/work.h"
+#include "shapes.h"
 
 #include <cotrain/fold.h>
 #include <cotrain/mode.h>
@@ -48,7 +49,7 @@ static struct bench *bench_open(uint32_t threads) {
     struct bench *bench = calloc(1, sizeof *bench);
     struct ct_manifest *manifest = &bench->manifest;
     *manifest = (struct ct_manifest){
-        .model = {CT_ARCH_GPT2, 64, 16, 2, 2, 32},
+        .model = GPT2_SHAPE(64, 16, 2, 2, 32),
         .numerics = CT_NUMERICS_BF16_1,
         .batch = 4,
         .leaves = 2,

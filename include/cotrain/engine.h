@@ -25,6 +25,8 @@ struct ct_engine_options {
     uint32_t
         micro_batch; /* sequences at once, at most B/S; 0 lets the engine choose. Not in the bits */
     uint32_t threads; /* 0: all that OpenMP offers. Not in the bits */
+    bool recompute;   /* keep one block's activations and compute them again in the backward pass:
+                         less memory, a third more work. Not in the bits */
     uint32_t ranks;   /* engines that share each step, a power of two; 0 or 1: this one has it all.
                          Else batch and leaves are this one's part, and N counts all parts */
 };
@@ -33,7 +35,6 @@ struct ct_engine_options {
 struct ct_engine_plan {
     size_t activations;
     size_t gradients; /* the leaves' buffers beyond the caller's one */
-    size_t packed_weights;
     size_t scratch;
     size_t total;
 };

@@ -3,30 +3,18 @@
  *
  * Tensors stand in the byte order of their names, back to back, so the flat array as little-endian
  * binary32 is what digests, snapshots and the state digest cover (numerics.md, SL1). Names and
- * orientation are Hugging Face's: GPT-2 matrices are stored input × output, row-major. */
+ * orientation are Hugging Face's: GPT-2's matrices are stored input × output, Llama's output ×
+ * input, row-major. */
 #ifndef COTRAIN_LAYOUT_H
 #define COTRAIN_LAYOUT_H
 
 #include <cotrain/err.h>
 #include <cotrain/limits.h>
-#include <cotrain/types.h>
-
-enum ct_arch {
-    CT_ARCH_GPT2 = 1, /* learned positions, LayerNorm, GELU (tanh form), tied head */
-};
-
-struct ct_model_shape {
-    enum ct_arch arch;
-    uint32_t vocab;   /* V */
-    uint32_t context; /* T */
-    uint32_t layers;  /* L */
-    uint32_t heads;
-    uint32_t width; /* D, a multiple of heads */
-};
+#include <cotrain/shape.h>
 
 enum ct_tensor_kind {
     CT_TENSOR_MATRIX,    /* decayed; chunked in 64×64 tiles */
-    CT_TENSOR_EMBEDDING, /* token embedding, tied head, positions: decayed; chunks of whole rows */
+    CT_TENSOR_EMBEDDING, /* token embedding, head, positions: decayed; chunks of whole rows */
     CT_TENSOR_VECTOR,    /* gains and biases: not decayed; runs of 4,096 */
 };
 
@@ -45,7 +33,7 @@ struct ct_layout {
     struct ct_tensor *tensors; /* owned; in byte order of names */
 };
 
-/* Checks the shape (CT_ERR_CONFIG with the reason) and builds the catalogue. On success the caller
+/* Settles the shape (CT_ERR_CONFIG with the reason) and builds the catalogue. On success the caller
  * ends it with ct_layout_deinit; on failure nothing is owned. */
 CT_MUST_CHECK enum ct_err ct_layout_init(struct ct_layout *layout,
                                          const struct ct_model_shape *shape);
@@ -56,7 +44,8 @@ const struct ct_tensor *ct_layout_find(const struct ct_layout *layout, const cha
 
 /* Draws the first model θ₀ into theta[parameters]: a function of (layout, seed) alone, to the bit.
  * Normal with deviation 0.02 for matrices and embeddings, divided by √(2L) for the two projections
- * that end in the residual stream; gains 1, biases 0 (GPT-2). `seed` is the run seed.
+ * that end in the residual stream (GPT-2's c_proj, Llama's o_proj and down_proj); gains 1, biases
+ * 0. `seed` is the run seed.
  * Value j of the flat array takes Philox block j (stream init, sub-stream 0), words w0…w3: with
  * u(h, l) = (⌊(h·2^32 + l)/2^11⌋ + 1)/2^53 it is the binary64 product
  * √(−2 log u(w0, w1)) · cos(2π u(w2, w3)) · deviation, rounded once to binary32. */

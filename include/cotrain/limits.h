@@ -31,7 +31,13 @@
 #define CT_VOCAB_MAX       1048576u
 #define CT_CONTEXT_MAX     65536u
 #define CT_LAYERS_MAX      512u
+#define CT_HIDDEN_MAX      262144u
 #define CT_PARAMETERS_MAX  (8ull << 30)
+
+#define CT_NORM_EPSILON_MIN 1e-12f
+#define CT_NORM_EPSILON_MAX 1e-2f
+#define CT_ROPE_THETA_MIN   1.0f
+#define CT_ROPE_THETA_MAX   1e9f
 
 /* SL1 */
 #define CT_CHUNK_VALUES       4096u

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "tests/shapes.h"
+
 /* What a training run needs, made in the process that does it. */
 struct bench {
     const struct setting *setting;
@@ -54,7 +56,7 @@ static void make_manifest(struct bench *bench) {
     const uint64_t step_tokens = (uint64_t)NODES * BATCH * CONTEXT;
     *manifest = (struct ct_manifest){
         .version = 1,
-        .model = {CT_ARCH_GPT2, 256, CONTEXT, 4, 4, 128},
+        .model = GPT2_SHAPE(256, CONTEXT, 4, 4, 128),
         .numerics = CT_NUMERICS_BF16_1,
         .rounds = bench->setting->rounds,
         .batch = bench->run->method == SL1 ? BATCH : NODES * BATCH,

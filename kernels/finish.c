@@ -1,0 +1,140 @@
+/* What stands behind a product, done in one pass over a block of its outputs. One source, compiled
+ * plainly as the definitions and again for each ISA, as rows.c is. */
+#include "finish.h"
+
+#include "functions.h"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+#include <string.h>
+
+#ifndef CT_FINISH_INSTALL
+#define CT_FINISH_INSTALL ct_finish_install_scalar
+#endif
+
+/* Outputs at once: a constant, so that compilers keep them in vector registers. */
+enum { PIECE = 32 };
+
+#define ALWAYS static inline __attribute__((always_inline))
+
+ALWAYS void store(void *out, size_t at, bool bf16, const float *x, size_t n) {
+    if (!bf16) {
+        memcpy((float *)out + at, x, n * sizeof *x);
+        return;
+    }
+    uint16_t *to = (uint16_t *)out + at;
+#ifdef __AVX512BF16__
+    if (n == PIECE) {
+        const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
+        _mm512_storeu_si512(to, (__m512i)both);
+        return;
+    }
+#endif
+    for (size_t i = 0; i < n; i++) {
+        to[i] = ct_bf16_round(x[i]);
+    }
+}
+
+ALWAYS void load(float *x, const void *in, size_t at, bool bf16, size_t n) {
+    if (!bf16) {
+        memcpy(x, (const float *)in + at, n * sizeof *x);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        x[i] = ct_float32((uint32_t)((const uint16_t *)in)[at + i] << 16);
+    }
+}
+
+/* x = c + bias. */
+ALWAYS void biased(float *restrict x, const float *restrict c, const float *restrict bias,
+                   size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        x[i] = bias != NULL ? c[i] + bias[i] : c[i];
+    }
+}
+
+ALWAYS void bias_piece(const struct ct_finish *f, size_t at, const float *c, size_t j, size_t n) {
+    float x[PIECE];
+    biased(x, c, f->bias != NULL ? f->bias + j : NULL, n);
+    store(f->out, at, f->bf16, x, n);
+}
+
+ALWAYS void residual_piece(const struct ct_finish *f, size_t at, const float *c, size_t j,
+                           size_t n) {
+    float x[PIECE];
+    float *out = (float *)f->out + at;
+    const float *through = (const float *)f->in + at;
+    biased(x, c, f->bias != NULL ? f->bias + j : NULL, n);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = through[i] + x[i];
+    }
+    memcpy(out, x, n * sizeof *x);
+}
+
+ALWAYS void gelu_piece(const struct ct_finish *f, size_t at, const float *c, size_t j, size_t n) {
+    float x[PIECE], y[PIECE];
+    biased(x, c, f->bias != NULL ? f->bias + j : NULL, n);
+    for (size_t i = 0; i < n; i++) {
+        y[i] = ct_gelu32(x[i]);
+    }
+    store(f->out, at, f->bf16, x, n);
+    store(f->out_2, at, f->bf16, y, n);
+}
+
+ALWAYS void gelu_backward_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
+    float x[PIECE], dx[PIECE];
+    load(x, f->in, at, f->bf16, n);
+    for (size_t i = 0; i < n; i++) {
+        dx[i] = ct_gelu_backward32(c[i], x[i]);
+    }
+    memcpy((float *)f->out + at, dx, n * sizeof *dx);
+    if (f->bf16) {
+        store(f->out_2, at, true, dx, n);
+    }
+}
+
+/* A finish from its piece: whole pieces with a known length, then what is left. */
+#define FINISH(name, run)                                                                          \
+    ALWAYS void name##_block(const struct ct_finish *whole, const float *c, size_t ldc,            \
+                             size_t row, size_t rows, size_t column, size_t columns, bool bf16) {  \
+        struct ct_finish f = *whole;                                                               \
+        f.bf16 = bf16;                                                                             \
+        for (size_t i = 0; i < rows; i++) {                                                        \
+            size_t j = 0;                                                                          \
+            const size_t at = (row + i) * f.stride + column;                                       \
+            for (; j + PIECE <= columns; j += PIECE) {                                             \
+                run(PIECE);                                                                        \
+            }                                                                                      \
+            if (j < columns) {                                                                     \
+                run(columns - j);                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+    }                                                                                              \
+    static void name(void *context, float *c, size_t ldc, size_t row, size_t rows, size_t column,  \
+                     size_t columns) {                                                             \
+        const struct ct_finish *f = context;                                                       \
+        if (f->bf16) {                                                                             \
+            name##_block(f, c, ldc, row, rows, column, columns, true);                             \
+        } else {                                                                                   \
+            name##_block(f, c, ldc, row, rows, column, columns, false);                            \
+        }                                                                                          \
+    }
+
+#define RUN_BIAS(n)          bias_piece(&f, at + j, c + i * ldc + j, column + j, n)
+#define RUN_RESIDUAL(n)      residual_piece(&f, at + j, c + i * ldc + j, column + j, n)
+#define RUN_GELU(n)          gelu_piece(&f, at + j, c + i * ldc + j, column + j, n)
+#define RUN_GELU_BACKWARD(n) gelu_backward_piece(&f, at + j, c + i * ldc + j, n)
+
+FINISH(bias, RUN_BIAS)
+FINISH(residual, RUN_RESIDUAL)
+FINISH(gelu, RUN_GELU)
+FINISH(gelu_backward, RUN_GELU_BACKWARD)
+
+void CT_FINISH_INSTALL(struct ct_finishes *finishes) {
+    finishes->bias = bias;
+    finishes->residual = residual;
+    finishes->gelu = gelu;
+    finishes->gelu_backward = gelu_backward;
+}
