@@ -69,7 +69,7 @@ static void what_is_saved_is_loaded(void **state) {
     struct ct_layout layout;
     float *theta;
     assert_int_equal(ct_model_load(model->dir, &layout, &theta), CT_OK);
-    assert_memory_equal(&layout.shape, &shape, sizeof shape);
+    assert_memory_equal(&layout.shape, &model->layout.shape, sizeof shape);
     assert_memory_equal(theta, model->theta, layout.parameters * sizeof(float));
     free(theta);
     ct_layout_deinit(&layout);
