@@ -27,8 +27,25 @@ double ct_log64(double x) {
     return k * 0x1.62e42feep-1 + (2.0 * s + (tail + k * 0x1.a39ef35793c76p-33));
 }
 
-double ct_cos64(double x) {
-    const double magnitude = x < 0.0 ? -x : x;
+double ct_exp64(double x) {
+    const double shifted = x * 0x1.71547652b82fep+0 + 0x1.8p+52; /* rounds to an integer */
+    const double n = shifted - 0x1.8p+52;
+    /* ln 2 in two parts: n times the first, 32 bits long, is exact. */
+    const double r = (x - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
+    /* |r| ≤ 0.347, so the first term left out, r^15/15!, is below 2^-62. */
+    double tail = 0.0;
+    for (int k = 14; k >= 2; k--) {
+        tail = (tail + 1.0) * r / (double)k;
+    }
+    const double y = 1.0 + (r + r * tail);
+    const uint64_t bits = (uint64_t)((int64_t)n + 1023) << 52;
+    double scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return y * scale;
+}
+
+/* cos(magnitude − quarters·π/2) of magnitude in [0, 65,536]. */
+static double cosine_of(double magnitude, int64_t quarters) {
     const int64_t quadrant = (int64_t)(magnitude * 0x1.45f306dc9c883p-1 + 0.5);
     const double k = (double)quadrant;
     /* π/2 in three parts of 33, 33 and 53 bits: the first two products are exact. */
@@ -41,7 +58,7 @@ double ct_cos64(double x) {
         sine = 1.0 - sine * square / (double)(n * (n + 1));
     }
     sine = sine * r;
-    switch (quadrant & 3) {
+    switch ((quadrant - quarters) & 3) {
     case 0:
         return cosine;
     case 1:
@@ -51,4 +68,12 @@ double ct_cos64(double x) {
     default:
         return sine;
     }
+}
+
+double ct_cos64(double x) {
+    return cosine_of(x < 0.0 ? -x : x, 0);
+}
+
+double ct_sin64(double x) {
+    return x < 0.0 ? -cosine_of(-x, 1) : cosine_of(x, 1);
 }

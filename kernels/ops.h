@@ -136,6 +136,13 @@ struct ct_ops {
      * w = 1.595769122f·fma(0.134145f·x, x, 1); dx = dy·fma((x·s)·(e·s), w, s). dx may be dy. */
     void (*gelu_backward)(float *dx, const float *dy, const float *x, size_t n);
 
+    /* SwiGLU: out = (g / (1 + exp(−g)))·up, g = gate. out may be either. */
+    void (*swiglu)(float *out, const float *gate, const float *up, size_t n);
+    /* e = min(exp(−g), largest float); s = 1/(1 + e), so 1 − σ = e·s; y = g·s;
+     * dgate = (dy·up)·fma(y, e·s, s); dup = dy·y. Each output may be an input. */
+    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate,
+                            const float *up, size_t n);
+
     /* E4 over one row, n ≤ 65,536: 16 lanes, lane = index mod 16, folded 8, 4, 2, 1. */
     float (*sum)(const float *x, size_t n);
     float (*sum_squares)(const float *x, size_t n);         /* fma(x, x, lane) */
@@ -155,6 +162,26 @@ struct ct_ops {
     void (*layernorm_columns)(float *dgain, float *dbias, const float *dy, const float *x,
                               const float *mean, const float *rstd, size_t rows, size_t stride,
                               size_t n);
+    /* One row: rstd = 1/√(sum_squares(x)/n + epsilon), returned; out = (x·rstd)·gain. out may be x.
+     */
+    float (*rmsnorm)(float *out, const float *x, const float *gain, float epsilon, size_t n);
+    /* One row, added to dx: x̂ = x·rstd; h = dy·gain; b = dot(h, x̂)/n;
+     * dx = fma(rstd, fma(−x̂, b, h), dx). */
+    void (*rmsnorm_backward)(float *dx, const float *dy, const float *x, float rstd,
+                             const float *gain, size_t n);
+    /* dgain = fma(dy, x̂, dgain): chains over rows as in layernorm_columns. */
+    void (*rmsnorm_columns)(float *dgain, const float *dy, const float *x, const float *rstd,
+                            size_t rows, size_t stride, size_t n);
+
+    /* RoPE of one token: turns x[heads][2·half] in place by the position's angles. Of each head,
+     * a = x[i] and b = x[half + i] become fma(−b, sine[i], a·cosine[i]) and
+     * fma(a, sine[i], b·cosine[i]). */
+    void (*rope)(float *x, const float *cosine, const float *sine, size_t heads, size_t half);
+    /* The turn back, which is its gradient: fma(b, sine[i], a·cosine[i]) and
+     * fma(−a, sine[i], b·cosine[i]). */
+    void (*rope_backward)(float *x, const float *cosine, const float *sine, size_t heads,
+                          size_t half);
+
     /* out[column] += x[row][column], a chain over rows, ascending, continued in place. */
     void (*column_sums)(float *out, const float *x, size_t rows, size_t stride, size_t n);
 

@@ -71,6 +71,25 @@ static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) 
     }
 }
 
+static void swiglu(float *out, const float *gate, const float *up, size_t n) {
+    EACH for (size_t i = 0; i < n; i++) {
+        out[i] = (gate[i] / (1.0f + ct_exp32(-gate[i]))) * up[i];
+    }
+}
+
+static void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate,
+                            const float *up, size_t n) {
+    EACH for (size_t i = 0; i < n; i++) {
+        const float slope = dy[i], g = gate[i], u = up[i];
+        float e = ct_exp32(-g);
+        e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
+        const float s = 1.0f / (1.0f + e);
+        const float y = g * s;
+        dgate[i] = (slope * u) * __builtin_fmaf(y, e * s, s);
+        dup[i] = slope * y;
+    }
+}
+
 static inline float fold(float lane[LANES]) {
     for (int l = 0; l < 8; l++) {
         lane[l] = lane[l] + lane[l + 8];
@@ -246,6 +265,81 @@ static void layernorm_columns(float *restrict dgain, float *restrict dbias,
     }
 }
 
+static float rmsnorm(float *out, const float *x, const float *gain, float epsilon, size_t n) {
+    const float rstd = 1.0f / __builtin_sqrtf(sum_squares(x, n) / (float)n + epsilon);
+    EACH for (size_t i = 0; i < n; i++) {
+        out[i] = (x[i] * rstd) * gain[i];
+    }
+    return rstd;
+}
+
+/* Lanes of Σh·x̂ of RMSNorm's backward pass. */
+static inline void rms_slope_block(float lane[LANES], const float *dy, const float *gain,
+                                   const float *x, float rstd) {
+    for (size_t l = 0; l < LANES; l++) {
+        lane[l] = __builtin_fmaf(dy[l] * gain[l], x[l] * rstd, lane[l]);
+    }
+}
+
+static void rmsnorm_backward(float *restrict dx, const float *restrict dy, const float *restrict x,
+                             float rstd, const float *restrict gain, size_t n) {
+    float lane[LANES] = {0};
+    const size_t rest = n % LANES;
+    const size_t whole = n - rest;
+    for (size_t i = 0; i < whole; i += LANES) {
+        rms_slope_block(lane, dy + i, gain + i, x + i, rstd);
+    }
+    if (rest > 0) {
+        float block_dy[LANES];
+        float block_gain[LANES];
+        float block_x[LANES];
+        fill_up(block_dy, dy + whole, rest, -0.0f); /* h·x̂ = −0 · 0 is −0 */
+        fill_up(block_gain, gain + whole, rest, 1.0f);
+        fill_up(block_x, x + whole, rest, 0.0f);
+        rms_slope_block(lane, block_dy, block_gain, block_x, rstd);
+    }
+    const float b = fold(lane) / (float)n;
+    for (size_t i = 0; i < n; i++) {
+        dx[i] = __builtin_fmaf(rstd, __builtin_fmaf(-(x[i] * rstd), b, dy[i] * gain[i]), dx[i]);
+    }
+}
+
+static void rmsnorm_columns(float *restrict dgain, const float *restrict dy,
+                            const float *restrict x, const float *restrict rstd, size_t rows,
+                            size_t stride, size_t n) {
+    for (size_t row = 0; row < rows; row++) {
+        const float *restrict dy_row = dy + row * stride;
+        const float *restrict x_row = x + row * stride;
+        const float s = rstd[row];
+        for (size_t i = 0; i < n; i++) {
+            dgain[i] = __builtin_fmaf(dy_row[i], x_row[i] * s, dgain[i]);
+        }
+    }
+}
+
+/* (a, b) of a head by (cosine, sign·sine). */
+static inline void turn(float *restrict a, float *restrict b, const float *restrict cosine,
+                        const float *restrict sine, float sign, size_t half) {
+    for (size_t i = 0; i < half; i++) {
+        const float x = a[i], y = b[i], s = sign * sine[i];
+        a[i] = __builtin_fmaf(-y, s, x * cosine[i]);
+        b[i] = __builtin_fmaf(x, s, y * cosine[i]);
+    }
+}
+
+static void rope(float *x, const float *cosine, const float *sine, size_t heads, size_t half) {
+    for (size_t head = 0; head < heads; head++) {
+        turn(x + head * 2 * half, x + (head * 2 + 1) * half, cosine, sine, 1.0f, half);
+    }
+}
+
+static void rope_backward(float *x, const float *cosine, const float *sine, size_t heads,
+                          size_t half) {
+    for (size_t head = 0; head < heads; head++) {
+        turn(x + head * 2 * half, x + (head * 2 + 1) * half, cosine, sine, -1.0f, half);
+    }
+}
+
 static void column_sums(float *restrict out, const float *restrict x, size_t rows, size_t stride,
                         size_t n) {
     for (size_t row = 0; row < rows; row++) {
@@ -357,6 +451,8 @@ void CT_ROWS_INSTALL(struct ct_ops *ops) {
     ops->cos = map_cos;
     ops->gelu = gelu;
     ops->gelu_backward = gelu_backward;
+    ops->swiglu = swiglu;
+    ops->swiglu_backward = swiglu_backward;
     ops->sum = sum;
     ops->sum_squares = sum_squares;
     ops->dot = dot;
@@ -364,6 +460,11 @@ void CT_ROWS_INSTALL(struct ct_ops *ops) {
     ops->layernorm = layernorm;
     ops->layernorm_backward = layernorm_backward;
     ops->layernorm_columns = layernorm_columns;
+    ops->rmsnorm = rmsnorm;
+    ops->rmsnorm_backward = rmsnorm_backward;
+    ops->rmsnorm_columns = rmsnorm_columns;
+    ops->rope = rope;
+    ops->rope_backward = rope_backward;
     ops->column_sums = column_sums;
     ops->attention_softmax = attention_softmax;
     ops->attention_backward = attention_backward;

@@ -103,6 +103,26 @@ static void run_layernorm_backward(const struct ct_ops *ops, size_t n, struct re
 static void run_layernorm_columns(const struct ct_ops *ops, size_t n, struct result *result) {
     ops->layernorm_columns(result->out, result->second, a, b, mean, rstd, ROWS, LONGEST, n);
 }
+static void run_swiglu(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->swiglu(result->out, a, b, n);
+    ops->swiglu_backward(result->out, result->second, b, a, c, n);
+}
+static void run_rmsnorm(const struct ct_ops *ops, size_t n, struct result *result) {
+    result->scalars[0] = ops->rmsnorm(result->out, a, c, 1e-5f, n);
+    memcpy(result->second, wide, n * sizeof(float));
+    ops->rmsnorm_backward(result->second, b, a, 1.75f, c, n);
+}
+static void run_rmsnorm_columns(const struct ct_ops *ops, size_t n, struct result *result) {
+    ops->rmsnorm_columns(result->out, a, b, rstd, ROWS, LONGEST, n);
+}
+/* As many heads as there is room for, up to three. */
+static void run_rope(const struct ct_ops *ops, size_t n, struct result *result) {
+    const size_t half = n <= LONGEST / 6 ? n : n / 6, heads = half == n ? 3 : 1;
+    memcpy(result->out, a, 2 * half * heads * sizeof(float));
+    memcpy(result->second, wide, 2 * half * heads * sizeof(float));
+    ops->rope(result->out, b, c, heads, half);
+    ops->rope_backward(result->second, b, c, heads, half);
+}
 static void run_column_sums(const struct ct_ops *ops, size_t n, struct result *result) {
     ops->column_sums(result->out, wide, ROWS, LONGEST, n);
 }
@@ -148,6 +168,10 @@ static operation *const operations[] = {
     run_layernorm,
     run_layernorm_backward,
     run_layernorm_columns,
+    run_swiglu,
+    run_rmsnorm,
+    run_rmsnorm_columns,
+    run_rope,
     run_column_sums,
     run_attention,
     run_cross_entropy,
@@ -254,6 +278,109 @@ static void gelu_at_its_ends(void **state) {
     assert_true(y[0] == 0.0f && y[1] == 1.0f && y[2] == 0.5f && y[3] == 1.0f);
 }
 
+static double silu_exact(double x) {
+    return x / (1 + exp(-x));
+}
+
+static void swiglu_is_swiglu(void **state) {
+    (void)state;
+    static float y[LONGEST], dgate[LONGEST], dup[LONGEST];
+    const struct ct_mode mode = ct_mode_enter();
+    definitions.swiglu(y, a, b, LONGEST);
+    definitions.swiglu_backward(dgate, dup, c, a, b, LONGEST);
+    ct_mode_leave(mode);
+    for (size_t i = 0; i < LONGEST; i++) {
+        const double gate = (double)a[i], up = (double)b[i], dy = (double)c[i];
+        expect_near((double)y[i], silu_exact(gate) * up, 3e-6);
+        const double slope = (silu_exact(gate + 1e-5) - silu_exact(gate - 1e-5)) / 2e-5;
+        expect_near((double)dgate[i], dy * up * slope, 3e-6);
+        expect_near((double)dup[i], dy * silu_exact(gate), 3e-6);
+    }
+}
+
+static void swiglu_at_its_ends(void **state) {
+    (void)state;
+    const float gate[4] = {-1e10f, 1e10f, -0.0f, 50.0f};
+    const float up[4] = {3.0f, 3.0f, 3.0f, 3.0f};
+    float y[4], dgate[4], dup[4];
+    const struct ct_mode mode = ct_mode_enter();
+    definitions.swiglu(y, gate, up, 4);
+    definitions.swiglu_backward(dgate, dup, up, gate, up, 4);
+    ct_mode_leave(mode);
+    assert_true(y[0] == 0.0f && y[1] == 3e10f && y[2] == 0.0f && y[3] == 150.0f);
+    assert_true(dgate[0] == 0.0f && dgate[1] == 9.0f && dgate[2] == 4.5f && dgate[3] == 9.0f);
+    assert_true(dup[0] == 0.0f && dup[1] == 3e10f && dup[2] == 0.0f && dup[3] == 150.0f);
+}
+
+/* Σ dy·rmsnorm(x) in binary64. */
+static double rmsnorm_loss(const double *x, const float *gain, const float *dy, size_t n) {
+    double mean_square = 0, loss = 0;
+    for (size_t i = 0; i < n; i++) {
+        mean_square += x[i] * x[i] / (double)n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        loss += (double)dy[i] * x[i] / sqrt(mean_square + 1e-5) * (double)gain[i];
+    }
+    return loss;
+}
+
+static void rmsnorm_is_rmsnorm(void **state) {
+    (void)state;
+    enum { N = 77 };
+    double x[N], mean_square = 0;
+    float y[N], dx[N];
+    const float *dy = b + LONGEST;
+    for (size_t i = 0; i < N; i++) {
+        x[i] = (double)a[i];
+        mean_square += x[i] * x[i] / N;
+        dx[i] = 1.0f;
+    }
+    const struct ct_mode mode = ct_mode_enter();
+    const float scale = definitions.rmsnorm(y, a, c, 1e-5f, N);
+    definitions.rmsnorm_backward(dx, dy, a, scale, c, N);
+    ct_mode_leave(mode);
+    expect_near((double)scale, 1 / sqrt(mean_square + 1e-5), 1e-7);
+    for (size_t i = 0; i < N; i++) {
+        expect_near((double)y[i], x[i] / sqrt(mean_square + 1e-5) * (double)c[i], 1e-6);
+        double slope = 0;
+        for (int side = -1; side <= 1; side += 2) {
+            x[i] = (double)a[i] + side * 1e-5;
+            slope += side * rmsnorm_loss(x, c, dy, N) / 2e-5;
+        }
+        x[i] = (double)a[i];
+        expect_near((double)dx[i], 1.0 + slope, 3e-6); /* added to what dx held */
+    }
+}
+
+/* Complex numbers turned by their angles, and turned back. */
+static void rope_turns_pairs(void **state) {
+    (void)state;
+    enum { HEADS = 3, HALF = 5 };
+    float x[HEADS * 2 * HALF], cosine[HALF], sine[HALF];
+    for (size_t i = 0; i < HALF; i++) {
+        cosine[i] = cosf(b[i]);
+        sine[i] = sinf(b[i]);
+    }
+    memcpy(x, a, sizeof x);
+    const struct ct_mode mode = ct_mode_enter();
+    definitions.rope(x, cosine, sine, HEADS, HALF);
+    ct_mode_leave(mode);
+    for (size_t head = 0; head < HEADS; head++) {
+        for (size_t i = 0; i < HALF; i++) {
+            const size_t first = head * 2 * HALF + i, second = first + HALF;
+            const double angle = (double)b[i], re = (double)a[first], im = (double)a[second];
+            expect_near((double)x[first], re * cos(angle) - im * sin(angle), 2e-6);
+            expect_near((double)x[second], re * sin(angle) + im * cos(angle), 2e-6);
+        }
+    }
+    const struct ct_mode again = ct_mode_enter();
+    definitions.rope_backward(x, cosine, sine, HEADS, HALF);
+    ct_mode_leave(again);
+    for (size_t i = 0; i < HEADS * 2 * HALF; i++) {
+        expect_near((double)x[i], (double)a[i], 4e-6);
+    }
+}
+
 /* Binary64 layernorm of the row a with gain c, bias b. */
 static void layernorm_exact(const double *x, size_t n, double epsilon, double *out) {
     double average = 0;
@@ -313,19 +440,25 @@ static void columns_are_chains_over_rows(void **state) {
     static struct result sums;
     run_in_mode(run_layernorm_columns, &definitions, N, &result);
     run_in_mode(run_column_sums, &definitions, N, &sums);
+    static struct result rms;
+    run_in_mode(run_rmsnorm_columns, &definitions, N, &rms);
     const struct ct_mode mode = ct_mode_enter();
     for (size_t i = 0; i < N; i++) {
         volatile float dgain = 0.0f;
         volatile float dbias = 0.0f;
         volatile float total = 0.0f;
+        volatile float dgain_rms = 0.0f;
         for (size_t row = 0; row < ROWS; row++) {
             volatile float centred = b[row * LONGEST + i] - mean[row];
             volatile float normal = centred * rstd[row];
             dgain = fmaf(a[row * LONGEST + i], normal, dgain);
             dbias = dbias + a[row * LONGEST + i];
             total = total + wide[row * LONGEST + i];
+            volatile float scaled = b[row * LONGEST + i] * rstd[row];
+            dgain_rms = fmaf(a[row * LONGEST + i], scaled, dgain_rms);
         }
         assert_true(dgain == result.out[i] && dbias == result.second[i] && total == sums.out[i]);
+        assert_true(dgain_rms == rms.out[i]);
     }
     ct_mode_leave(mode);
 }
@@ -378,6 +511,27 @@ static void in_place_is_the_same(void **state) {
     ct_ops.gelu_backward(x, x, b, N);
     ct_mode_leave(again);
     assert_memory_equal(x, y, sizeof x);
+    float gate[N], up[N], dgate[N], dup[N];
+    memcpy(x, a, sizeof x);
+    memcpy(gate, b, sizeof gate);
+    memcpy(up, c, sizeof up);
+    const struct ct_mode third = ct_mode_enter();
+    ct_ops.swiglu_backward(dgate, dup, x, gate, up, N);
+    ct_ops.swiglu_backward(gate, x, x, gate, up, N);
+    ct_mode_leave(third);
+    assert_memory_equal(gate, dgate, sizeof gate);
+    assert_memory_equal(x, dup, sizeof x);
+    memcpy(gate, b, sizeof gate);
+    const struct ct_mode fourth = ct_mode_enter();
+    ct_ops.swiglu(y, gate, up, N);
+    ct_ops.swiglu(up, gate, up, N);
+    const float scale_apart = ct_ops.rmsnorm(dgate, a, c, 1e-5f, N);
+    memcpy(x, a, sizeof x);
+    const float scale_together = ct_ops.rmsnorm(x, x, c, 1e-5f, N);
+    ct_mode_leave(fourth);
+    assert_memory_equal(up, y, sizeof up);
+    assert_true(scale_apart == scale_together);
+    assert_memory_equal(x, dgate, sizeof x);
 }
 
 int main(void) {
@@ -391,7 +545,11 @@ int main(void) {
         cmocka_unit_test(sums_are_e4),
         cmocka_unit_test(gelu_is_gelu),
         cmocka_unit_test(gelu_at_its_ends),
+        cmocka_unit_test(swiglu_is_swiglu),
+        cmocka_unit_test(swiglu_at_its_ends),
         cmocka_unit_test(layernorm_is_layernorm),
+        cmocka_unit_test(rmsnorm_is_rmsnorm),
+        cmocka_unit_test(rope_turns_pairs),
         cmocka_unit_test(columns_are_chains_over_rows),
         cmocka_unit_test(softmax_and_cross_entropy_are_themselves),
         cmocka_unit_test(in_place_is_the_same),
