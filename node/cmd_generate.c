@@ -5,7 +5,7 @@
 #include <cotrain/command.h>
 #include <cotrain/engine.h>
 #include <cotrain/isa.h>
-#include <cotrain/safetensors.h>
+#include <cotrain/model_dir.h>
 #include <cotrain/sample.h>
 
 #include <getopt.h>

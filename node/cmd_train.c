@@ -7,7 +7,7 @@
 #include <cotrain/crypto.h>
 #include <cotrain/fold.h>
 #include <cotrain/isa.h>
-#include <cotrain/safetensors.h>
+#include <cotrain/model_dir.h>
 
 #include <getopt.h>
 #include <inttypes.h>

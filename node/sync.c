@@ -4,7 +4,7 @@
 
 #include <cotrain/assert.h>
 #include <cotrain/http.h>
-#include <cotrain/safetensors.h>
+#include <cotrain/model_dir.h>
 
 #include <stdatomic.h>
 #include <stdio.h>

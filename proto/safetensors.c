@@ -1,62 +1,375 @@
 #include <cotrain/safetensors.h>
 
+#include <cotrain/assert.h>
 #include <cotrain/buf.h>
 
-#include <inttypes.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are written as they lie");
 
 enum {
-    CONFIG_BYTES_MAX = 1 << 20,
     HEADER_BYTES_MAX = 16 << 20,
     LENGTH_BYTES = 8,
+    PIECE_VALUES = 1 << 15, /* converted at once */
 };
 
-static enum ct_err join(char out[PATH_MAX], const char *dir, const char *name) {
-    const int length = snprintf(out, PATH_MAX, "%s/%s", dir, name);
-    if (length < 0 || length >= PATH_MAX) {
-        return ct_fail(CT_ERR_TOO_LARGE, "%s: the path is too long", dir);
+struct ct_safetensors {
+    int fd;
+    char *path;
+    uint64_t values_begin, values_bytes;
+    struct ct_safetensors_entry *entries; /* in byte order of names */
+    size_t count;
+};
+
+/* Bytes of a value; 0 for a type that the format does not have. */
+static uint64_t bytes_of_type(const char *type) {
+    static const struct {
+        const char *name;
+        uint64_t bytes;
+    } types[] = {
+        {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
+        {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},
+        {"U32", 4},  {"F32", 4}, {"F64", 8}, {"I64", 8},     {"U64", 8},
+    };
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        if (strcmp(types[i].name, type) == 0) {
+            return types[i].bytes;
+        }
+    }
+    return 0;
+}
+
+static enum ct_err read_at(const struct ct_safetensors *file, uint64_t offset, void *out,
+                           size_t bytes) {
+    uint8_t *to = out;
+    while (bytes > 0) {
+        const ssize_t count = pread(file->fd, to, bytes, (off_t)offset);
+        if (count == 0) {
+            return ct_fail(CT_ERR_FORMAT, "%s: is cut short", file->path);
+        }
+        if (count < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return ct_fail(CT_ERR_IO, "cannot read %s: %s", file->path, strerror(errno));
+        }
+        to += count;
+        offset += (uint64_t)count;
+        bytes -= (size_t)count;
     }
     return CT_OK;
 }
 
-static enum ct_err save_config(const char *path, const struct ct_model_shape *shape) {
-    struct ct_buf text;
-    ct_buf_init(&text, CONFIG_BYTES_MAX);
-    enum ct_err err =
-        ct_buf_printf(&text,
-                      "{\n"
-                      "  \"architectures\": [\"GPT2LMHeadModel\"],\n"
-                      "  \"model_type\": \"gpt2\",\n"
-                      "  \"vocab_size\": %u,\n"
-                      "  \"n_positions\": %u,\n"
-                      "  \"n_embd\": %u,\n"
-                      "  \"n_layer\": %u,\n"
-                      "  \"n_head\": %u,\n"
-                      "  \"activation_function\": \"gelu_new\",\n"
-                      "  \"layer_norm_epsilon\": 1e-05,\n"
-                      "  \"bos_token_id\": null,\n"
-                      "  \"eos_token_id\": null,\n"
-                      "  \"tie_word_embeddings\": true,\n"
-                      "  \"torch_dtype\": \"float32\"\n"
-                      "}\n",
-                      shape->vocab, shape->context, shape->width, shape->layers, shape->heads);
-    if (err == CT_OK) {
-        err = ct_file_replace(path, ct_buf_bytes(&text));
+/* The dimensions and their product, which is held to what the file can have. */
+static enum ct_err read_shape(const struct ct_safetensors *file, const json_t *shape,
+                              struct ct_safetensors_entry *entry) {
+    const size_t count = json_array_size(shape);
+    entry->values = 1;
+    bool good = json_is_array(shape) && count <= CT_SAFETENSORS_DIMENSIONS_MAX;
+    for (size_t i = 0; good && i < count; i++) {
+        const json_t *size = json_array_get(shape, i);
+        const json_int_t value = json_integer_value(size);
+        good = json_is_integer(size) && value >= 0 &&
+               (value == 0 || entry->values <= file->values_bytes / (uint64_t)value);
+        entry->dimensions[i] = good ? (uint64_t)value : 0;
+        entry->values *= entry->dimensions[i];
     }
-    ct_buf_deinit(&text);
+    entry->dimension_count = (uint32_t)count;
+    return good ? CT_OK
+                : ct_fail(CT_ERR_FORMAT, "%s: tensor %.100s has an impossible shape", file->path,
+                          entry->name);
+}
+
+static enum ct_err read_entry(const struct ct_safetensors *file, const json_t *json,
+                              struct ct_safetensors_entry *entry) {
+    const char *type = json_string_value(json_object_get(json, "dtype"));
+    const uint64_t value_bytes = type != NULL ? bytes_of_type(type) : 0;
+    if (json_object_size(json) != 3 || value_bytes == 0) {
+        return ct_fail(CT_ERR_FORMAT, "%s: tensor %.100s has no known dtype", file->path,
+                       entry->name);
+    }
+    snprintf(entry->type, sizeof entry->type, "%s", type);
+    CT_TRY(read_shape(file, json_object_get(json, "shape"), entry));
+    const json_t *offsets = json_object_get(json, "data_offsets");
+    const json_t *from = json_array_get(offsets, 0), *to = json_array_get(offsets, 1);
+    const json_int_t begin = json_integer_value(from), end = json_integer_value(to);
+    if (json_array_size(offsets) != 2 || !json_is_integer(from) || !json_is_integer(to) ||
+        begin < 0 || end < begin || (uint64_t)end > file->values_bytes ||
+        (uint64_t)(end - begin) % value_bytes != 0 ||
+        (uint64_t)(end - begin) / value_bytes != entry->values) {
+        return ct_fail(CT_ERR_FORMAT, "%s: tensor %.100s has impossible data_offsets", file->path,
+                       entry->name);
+    }
+    entry->begin = file->values_begin + (uint64_t)begin;
+    entry->bytes = (uint64_t)(end - begin);
+    return CT_OK;
+}
+
+static enum ct_err check_metadata(const struct ct_safetensors *file, json_t *metadata) {
+    const char *key;
+    json_t *value;
+    bool strings = json_is_object(metadata);
+    json_object_foreach(metadata, key, value) {
+        strings = strings && json_is_string(value);
+    }
+    return strings ? CT_OK
+                   : ct_fail(CT_ERR_FORMAT, "%s: __metadata__ is not all strings", file->path);
+}
+
+static int compare_names(const void *a, const void *b) {
+    const struct ct_safetensors_entry *x = a, *y = b;
+    return strcmp(x->name, y->name);
+}
+
+static int compare_places(const void *a, const void *b) {
+    const struct ct_safetensors_entry *x = *(const struct ct_safetensors_entry *const *)a;
+    const struct ct_safetensors_entry *y = *(const struct ct_safetensors_entry *const *)b;
+    /* An empty tensor stands before the one that begins at its place. */
+    const uint64_t end_x = x->begin + x->bytes, end_y = y->begin + y->bytes;
+    return x->begin != y->begin ? (x->begin > y->begin) - (x->begin < y->begin)
+                                : (end_x > end_y) - (end_x < end_y);
+}
+
+/* Tensors lie back to back from the first byte of values to the file's last. */
+static enum ct_err check_places(const struct ct_safetensors *file) {
+    const struct ct_safetensors_entry **sorted = calloc(file->count + 1, sizeof(void *));
+    if (sorted == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "%s: no memory for %zu tensors", file->path, file->count);
+    }
+    for (size_t i = 0; i < file->count; i++) {
+        sorted[i] = &file->entries[i];
+    }
+    qsort(sorted, file->count, sizeof(void *), compare_places);
+    uint64_t end = file->values_begin;
+    bool whole = true;
+    for (size_t i = 0; i < file->count; i++) {
+        whole = whole && sorted[i]->begin == end;
+        end = sorted[i]->begin + sorted[i]->bytes;
+    }
+    free(sorted);
+    return whole && end == file->values_begin + file->values_bytes
+               ? CT_OK
+               : ct_fail(CT_ERR_FORMAT, "%s: tensors overlap, leave holes or end early",
+                         file->path);
+}
+
+static enum ct_err take_entries(struct ct_safetensors *file, json_t *header) {
+    const char *name;
+    json_t *value;
+    file->entries = calloc(json_object_size(header) + 1, sizeof *file->entries);
+    if (file->entries == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "%s: no memory for its tensors", file->path);
+    }
+    json_object_foreach(header, name, value) {
+        if (strcmp(name, "__metadata__") == 0) {
+            CT_TRY(check_metadata(file, value));
+            continue;
+        }
+        struct ct_safetensors_entry *entry = &file->entries[file->count];
+        entry->name = strdup(name);
+        if (entry->name == NULL) {
+            return ct_fail(CT_ERR_MEMORY, "%s: no memory for its tensors", file->path);
+        }
+        file->count++;
+        CT_TRY(read_entry(file, value, entry));
+    }
+    qsort(file->entries, file->count, sizeof *file->entries, compare_names);
+    return check_places(file);
+}
+
+static enum ct_err parse_header(struct ct_safetensors *file, struct ct_bytes text) {
+    json_error_t error;
+    json_t *header =
+        json_loadb((const char *)text.data, text.length, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_object(header)) {
+        json_decref(header);
+        return ct_fail(CT_ERR_FORMAT, "%s: its header is not a JSON object", file->path);
+    }
+    const enum ct_err err = take_entries(file, header);
+    json_decref(header);
     return err;
 }
 
-static enum ct_err append_header(struct ct_buf *file, const struct ct_layout *layout) {
+static enum ct_err read_header(struct ct_safetensors *file) {
+    struct stat status;
+    if (fstat(file->fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+        return ct_fail(CT_ERR_IO, "%s is not a file that can be read", file->path);
+    }
+    const uint64_t size = (uint64_t)status.st_size;
+    uint64_t length = 0;
+    if (size < LENGTH_BYTES) {
+        return ct_fail(CT_ERR_FORMAT, "%s: is cut short", file->path);
+    }
+    CT_TRY(read_at(file, 0, &length, sizeof length));
+    if (length == 0 || length > HEADER_BYTES_MAX || length > size - LENGTH_BYTES) {
+        return ct_fail(CT_ERR_FORMAT, "%s: has no safetensors header", file->path);
+    }
+    file->values_begin = LENGTH_BYTES + length;
+    file->values_bytes = size - file->values_begin;
+    uint8_t *text = malloc(length);
+    if (text == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "%s: no memory for its header", file->path);
+    }
+    enum ct_err err = read_at(file, LENGTH_BYTES, text, length);
+    if (err == CT_OK && text[0] != '{') {
+        err = ct_fail(CT_ERR_FORMAT, "%s: has no safetensors header", file->path);
+    }
+    if (err == CT_OK) {
+        err = parse_header(file, (struct ct_bytes){text, length});
+    }
+    free(text);
+    return err;
+}
+
+enum ct_err ct_safetensors_open(const char *path, struct ct_safetensors **out) {
+    struct ct_safetensors *file = calloc(1, sizeof *file);
+    if (file == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory to read %s", path);
+    }
+    enum ct_err err = CT_OK;
+    file->path = strdup(path);
+    file->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (file->path == NULL) {
+        err = ct_fail(CT_ERR_MEMORY, "no memory to read %s", path);
+    } else if (file->fd < 0) {
+        err = ct_fail(errno == ENOENT ? CT_ERR_NOT_FOUND : CT_ERR_IO, "cannot open %s: %s", path,
+                      strerror(errno));
+    } else {
+        err = read_header(file);
+    }
+    if (err != CT_OK) {
+        ct_safetensors_close(file);
+        return err;
+    }
+    *out = file;
+    return CT_OK;
+}
+
+void ct_safetensors_close(struct ct_safetensors *file) {
+    if (file == NULL) {
+        return;
+    }
+    if (file->fd >= 0) {
+        close(file->fd);
+    }
+    for (size_t i = 0; i < file->count; i++) {
+        free(file->entries[i].name);
+    }
+    free(file->entries);
+    free(file->path);
+    free(file);
+}
+
+size_t ct_safetensors_count(const struct ct_safetensors *file) {
+    return file->count;
+}
+
+const struct ct_safetensors_entry *ct_safetensors_at(const struct ct_safetensors *file,
+                                                     size_t index) {
+    CT_ASSERT(index < file->count);
+    return &file->entries[index];
+}
+
+static int compare_key(const void *key, const void *element) {
+    const struct ct_safetensors_entry *entry = element;
+    return strcmp(key, entry->name);
+}
+
+const struct ct_safetensors_entry *ct_safetensors_find(const struct ct_safetensors *file,
+                                                       const char *name) {
+    return bsearch(name, file->entries, file->count, sizeof *file->entries, compare_key);
+}
+
+/* The bits of binary32 that a half's bits stand for; its subnormals are normal there. */
+static uint32_t widen_half(uint16_t half) {
+    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
+    const uint32_t exponent = half >> 10 & 31u, fraction = half & 0x3ffu;
+    if (exponent == 31) {
+        return sign | 0x7f800000u | fraction << 13;
+    }
+    if (exponent == 0) {
+        const float value = (float)fraction * 0x1p-24f;
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        return sign | bits;
+    }
+    return sign | (exponent + 112) << 23 | fraction << 13;
+}
+
+/* Subnormals to signed zeros; false if a value is not finite. */
+static bool settle_values(float *values, size_t count) {
+    uint32_t largest = 0;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, values + i, sizeof bits);
+        const uint32_t exponent = bits & 0x7f800000u;
+        largest = exponent > largest ? exponent : largest;
+        bits = exponent == 0 ? bits & 0x80000000u : bits;
+        memcpy(values + i, &bits, sizeof bits);
+    }
+    return largest != 0x7f800000u;
+}
+
+/* Values of 16 bits, `half` or bf16, piece by piece. */
+static enum ct_err read_narrow(const struct ct_safetensors *file,
+                               const struct ct_safetensors_entry *entry, bool half, float *out) {
+    uint16_t *piece = malloc(PIECE_VALUES * sizeof *piece);
+    if (piece == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "%s: no memory to read it", file->path);
+    }
+    enum ct_err err = CT_OK;
+    for (uint64_t first = 0; err == CT_OK && first < entry->values; first += PIECE_VALUES) {
+        const uint64_t left = entry->values - first;
+        const size_t count = left < PIECE_VALUES ? (size_t)left : PIECE_VALUES;
+        err = read_at(file, entry->begin + first * sizeof *piece, piece, count * sizeof *piece);
+        for (size_t i = 0; err == CT_OK && i < count; i++) {
+            const uint32_t bits = half ? widen_half(piece[i]) : (uint32_t)piece[i] << 16;
+            memcpy(out + first + i, &bits, sizeof bits);
+        }
+    }
+    free(piece);
+    return err;
+}
+
+enum ct_err ct_safetensors_read(const struct ct_safetensors *file,
+                                const struct ct_safetensors_entry *entry, float *out) {
+    if (strcmp(entry->type, "F32") == 0) {
+        CT_TRY(read_at(file, entry->begin, out, entry->bytes));
+    } else if (strcmp(entry->type, "BF16") == 0 || strcmp(entry->type, "F16") == 0) {
+        CT_TRY(read_narrow(file, entry, entry->type[0] == 'F', out));
+    } else {
+        return ct_fail(CT_ERR_UNSUPPORTED, "%s: tensor %.100s is %s; F32, BF16 and F16 are read",
+                       file->path, entry->name, entry->type);
+    }
+    return settle_values(out, entry->values)
+               ? CT_OK
+               : ct_fail(CT_ERR_NUMERIC, "%s: tensor %.100s holds a value that is not finite",
+                         file->path, entry->name);
+}
+
+static enum ct_err append_metadata(struct ct_buf *file, const struct ct_safetensors_note *notes,
+                                   size_t count) {
+    CT_TRY(ct_buf_printf(file, "{\"__metadata__\":{\"format\":\"pt\""));
+    for (size_t i = 0; i < count; i++) {
+        CT_ASSERT(strpbrk(notes[i].key, "\"\\") == NULL);
+        CT_ASSERT(strpbrk(notes[i].value, "\"\\") == NULL);
+        CT_TRY(ct_buf_printf(file, ",\"%s\":\"%s\"", notes[i].key, notes[i].value));
+    }
+    return ct_buf_printf(file, "}");
+}
+
+static enum ct_err append_header(struct ct_buf *file, const struct ct_layout *layout,
+                                 const struct ct_safetensors_note *notes, size_t note_count) {
     static const uint8_t room[LENGTH_BYTES] = {0};
     CT_TRY(ct_buf_append(file, room, sizeof room));
-    CT_TRY(ct_buf_printf(file, "{\"__metadata__\":{\"format\":\"pt\"}"));
+    CT_TRY(append_metadata(file, notes, note_count));
     for (uint32_t i = 0; i < layout->tensor_count; i++) {
         const struct ct_tensor *tensor = &layout->tensors[i];
         const size_t begin = tensor->offset * sizeof(float);
@@ -80,288 +393,19 @@ static enum ct_err append_header(struct ct_buf *file, const struct ct_layout *la
     return CT_OK;
 }
 
-static enum ct_err save_tensors(const char *path, const struct ct_layout *layout,
-                                const float *theta) {
+enum ct_err ct_safetensors_save(const char *path, const struct ct_layout *layout,
+                                const float *values, const struct ct_safetensors_note *notes,
+                                size_t note_count) {
     const size_t bytes = layout->parameters * sizeof(float);
     struct ct_buf file;
     ct_buf_init(&file, bytes + HEADER_BYTES_MAX);
-    enum ct_err err = append_header(&file, layout);
+    enum ct_err err = append_header(&file, layout, notes, note_count);
     if (err == CT_OK) {
-        err = ct_buf_append(&file, theta, bytes);
+        err = ct_buf_append(&file, values, bytes);
     }
     if (err == CT_OK) {
         err = ct_file_replace(path, ct_buf_bytes(&file));
     }
     ct_buf_deinit(&file);
     return err;
-}
-
-enum ct_err ct_model_save(const char *dir, const struct ct_layout *layout, const float *theta) {
-    char path[PATH_MAX];
-    CT_TRY(ct_dir_make(dir));
-    CT_TRY(join(path, dir, "model.safetensors"));
-    CT_TRY(save_tensors(path, layout, theta));
-    CT_TRY(join(path, dir, "config.json"));
-    return save_config(path, &layout->shape);
-}
-
-static enum ct_err parse_object(const char *path, struct ct_bytes text, json_t **out) {
-    json_error_t error;
-    json_t *json = json_loadb((const char *)text.data, text.length, JSON_REJECT_DUPLICATES, &error);
-    if (json == NULL) {
-        return ct_fail(CT_ERR_FORMAT, "%s: line %d: %s", path, error.line, error.text);
-    }
-    if (!json_is_object(json)) {
-        json_decref(json);
-        return ct_fail(CT_ERR_FORMAT, "%s: is not a JSON object", path);
-    }
-    *out = json;
-    return CT_OK;
-}
-
-static enum ct_err read_size(const char *path, const json_t *config, const char *key,
-                             uint32_t *out) {
-    const json_t *value = json_object_get(config, key);
-    const json_int_t number = json_integer_value(value);
-    if (!json_is_integer(value) || number < 1 || number > UINT32_MAX) {
-        return ct_fail(CT_ERR_FORMAT, "%s: %s is missing or not a positive number", path, key);
-    }
-    *out = (uint32_t)number;
-    return CT_OK;
-}
-
-/* What a GPT-2 configuration may say otherwise must say what the engine does. */
-static enum ct_err check_variants(const char *path, const json_t *config,
-                                  const struct ct_model_shape *shape) {
-    const char *type = json_string_value(json_object_get(config, "model_type"));
-    if (type == NULL || strcmp(type, "gpt2") != 0) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "%s: model_type is not gpt2", path);
-    }
-    const json_t *activation = json_object_get(config, "activation_function");
-    if (activation != NULL &&
-        (!json_is_string(activation) || strcmp(json_string_value(activation), "gelu_new") != 0)) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "%s: activation_function is not gelu_new", path);
-    }
-    const json_t *epsilon = json_object_get(config, "layer_norm_epsilon");
-    if (epsilon != NULL &&
-        (!json_is_number(epsilon) || (float)json_number_value(epsilon) != 1e-5f)) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "%s: layer_norm_epsilon is not 1e-05", path);
-    }
-    const json_t *inner = json_object_get(config, "n_inner");
-    if (inner != NULL && !json_is_null(inner) &&
-        (!json_is_integer(inner) || json_integer_value(inner) != 4 * (json_int_t)shape->width)) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "%s: n_inner is not four times n_embd", path);
-    }
-    if (json_is_false(json_object_get(config, "tie_word_embeddings"))) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "%s: the head is not tied to the embedding", path);
-    }
-    static const char *const unsupported[] = {"scale_attn_by_inverse_layer_idx",
-                                              "add_cross_attention"};
-    for (size_t i = 0; i < sizeof unsupported / sizeof unsupported[0]; i++) {
-        if (json_is_true(json_object_get(config, unsupported[i]))) {
-            return ct_fail(CT_ERR_UNSUPPORTED, "%s: %s is not supported", path, unsupported[i]);
-        }
-    }
-    if (json_is_false(json_object_get(config, "scale_attn_weights"))) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "%s: scale_attn_weights is not supported off", path);
-    }
-    return CT_OK;
-}
-
-static enum ct_err load_config(const char *path, struct ct_model_shape *out) {
-    struct ct_buf text;
-    json_t *config = NULL;
-    ct_buf_init(&text, CONFIG_BYTES_MAX);
-    *out = (struct ct_model_shape){.arch = CT_ARCH_GPT2};
-    enum ct_err err = ct_file_read(path, &text);
-    if (err == CT_OK) {
-        err = parse_object(path, ct_buf_bytes(&text), &config);
-    }
-    const struct {
-        const char *key;
-        uint32_t *value;
-    } sizes[] = {
-        {"vocab_size", &out->vocab}, {"n_positions", &out->context}, {"n_embd", &out->width},
-        {"n_layer", &out->layers},   {"n_head", &out->heads},
-    };
-    for (size_t i = 0; err == CT_OK && i < sizeof sizes / sizeof sizes[0]; i++) {
-        err = read_size(path, config, sizes[i].key, sizes[i].value);
-    }
-    if (err == CT_OK) {
-        err = check_variants(path, config, out);
-    }
-    json_decref(config);
-    ct_buf_deinit(&text);
-    return err;
-}
-
-static bool shape_matches(const json_t *shape, const struct ct_tensor *tensor) {
-    const size_t dimensions = tensor->kind == CT_TENSOR_VECTOR ? 1 : 2;
-    if (!json_is_array(shape) || json_array_size(shape) != dimensions) {
-        return false;
-    }
-    const json_int_t expected[] = {tensor->rows, tensor->columns};
-    for (size_t i = 0; i < dimensions; i++) {
-        const json_t *value = json_array_get(shape, i);
-        if (!json_is_integer(value) || json_integer_value(value) != expected[2 - dimensions + i]) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* One tensor out of the buffer; *out_begin is where its bytes start there. */
-static enum ct_err load_tensor(const char *path, const json_t *header,
-                               const struct ct_tensor *tensor, struct ct_bytes buffer, float *theta,
-                               size_t *out_begin) {
-    const json_t *entry = json_object_get(header, tensor->name);
-    const char *type = json_string_value(json_object_get(entry, "dtype"));
-    if (entry == NULL) {
-        return ct_fail(CT_ERR_FORMAT, "%s: tensor %s is missing", path, tensor->name);
-    }
-    if (json_object_size(entry) != 3 || type == NULL || strcmp(type, "F32") != 0) {
-        return ct_fail(CT_ERR_FORMAT, "%s: tensor %s is not F32", path, tensor->name);
-    }
-    if (!shape_matches(json_object_get(entry, "shape"), tensor)) {
-        return ct_fail(CT_ERR_FORMAT, "%s: tensor %s has not the shape that config.json says", path,
-                       tensor->name);
-    }
-    const json_t *offsets = json_object_get(entry, "data_offsets");
-    const json_t *from = json_array_get(offsets, 0), *to = json_array_get(offsets, 1);
-    const size_t bytes = (size_t)tensor->rows * tensor->columns * sizeof(float);
-    const json_int_t begin = json_integer_value(from), end = json_integer_value(to);
-    if (json_array_size(offsets) != 2 || !json_is_integer(from) || !json_is_integer(to) ||
-        begin < 0 || end < begin || (uint64_t)end > buffer.length ||
-        (uint64_t)(end - begin) != bytes) {
-        return ct_fail(CT_ERR_FORMAT, "%s: tensor %s has impossible data_offsets", path,
-                       tensor->name);
-    }
-    memcpy(theta + tensor->offset, buffer.data + begin, bytes);
-    for (size_t i = 0; i < bytes / sizeof(float); i++) {
-        uint32_t bits;
-        memcpy(&bits, theta + tensor->offset + i, sizeof bits);
-        const uint32_t exponent = bits >> 23 & 0xffu;
-        if (exponent == 0xffu) {
-            return ct_fail(CT_ERR_NUMERIC, "%s: tensor %s holds a value that is not finite", path,
-                           tensor->name);
-        }
-        if (exponent == 0) {
-            bits &= 0x80000000u;
-            memcpy(theta + tensor->offset + i, &bits, sizeof bits);
-        }
-    }
-    *out_begin = (size_t)begin;
-    return CT_OK;
-}
-
-static int compare_sizes(const void *a, const void *b) {
-    const size_t *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
-static enum ct_err check_metadata(const char *path, const json_t *header,
-                                  const struct ct_layout *layout) {
-    json_t *metadata = json_object_get(header, "__metadata__");
-    const size_t expected = layout->tensor_count + (metadata != NULL ? 1u : 0u);
-    if (json_object_size(header) != expected) {
-        return ct_fail(CT_ERR_FORMAT, "%s: holds %zu entries, a model of this shape has %zu", path,
-                       json_object_size(header), expected);
-    }
-    if (metadata == NULL) {
-        return CT_OK;
-    }
-    const char *key;
-    json_t *value;
-    bool strings = json_is_object(metadata);
-    json_object_foreach(metadata, key, value) {
-        strings = strings && json_is_string(value);
-    }
-    return strings ? CT_OK : ct_fail(CT_ERR_FORMAT, "%s: __metadata__ is not all strings", path);
-}
-
-/* All tensors, in whatever order they lie: equal sizes in all and no two at one place leave no
- * holes and no overlaps. */
-static enum ct_err load_all(const char *path, const json_t *header, struct ct_bytes buffer,
-                            const struct ct_layout *layout, float *theta) {
-    if (buffer.length != layout->parameters * sizeof(float)) {
-        return ct_fail(CT_ERR_FORMAT, "%s: holds %zu bytes of tensors, this shape has %zu", path,
-                       buffer.length, layout->parameters * sizeof(float));
-    }
-    CT_TRY(check_metadata(path, header, layout));
-    /* begin and end of every tensor, sorted: each boundary but the outer ones must come twice. */
-    size_t *places = calloc(2 * (size_t)layout->tensor_count, sizeof *places);
-    if (places == NULL) {
-        return ct_fail(CT_ERR_MEMORY, "%s: no memory for %u tensors", path, layout->tensor_count);
-    }
-    enum ct_err err = CT_OK;
-    const size_t count = 2 * (size_t)layout->tensor_count;
-    for (uint32_t i = 0; err == CT_OK && i < layout->tensor_count; i++) {
-        const struct ct_tensor *tensor = &layout->tensors[i];
-        size_t begin = 0;
-        err = load_tensor(path, header, tensor, buffer, theta, &begin);
-        places[2 * i] = begin;
-        places[2 * i + 1] = begin + (size_t)tensor->rows * tensor->columns * sizeof(float);
-    }
-    qsort(places, count, sizeof *places, compare_sizes);
-    bool whole = places[0] == 0 && places[count - 1] == buffer.length;
-    for (size_t i = 1; i + 1 < count; i += 2) {
-        whole = whole && places[i] == places[i + 1];
-    }
-    if (err == CT_OK && !whole) {
-        err = ct_fail(CT_ERR_FORMAT, "%s: tensors overlap or leave holes", path);
-    }
-    free(places);
-    return err;
-}
-
-static enum ct_err load_tensors(const char *path, const struct ct_layout *layout, float *theta) {
-    struct ct_buf file;
-    json_t *header = NULL;
-    ct_buf_init(&file, layout->parameters * sizeof(float) + LENGTH_BYTES + HEADER_BYTES_MAX);
-    enum ct_err err = ct_file_read(path, &file);
-    uint64_t length = 0;
-    if (err == CT_OK && file.length < LENGTH_BYTES) {
-        err = ct_fail(CT_ERR_FORMAT, "%s: is cut short", path);
-    }
-    if (err == CT_OK) {
-        memcpy(&length, file.data, sizeof length);
-        if (length > HEADER_BYTES_MAX || length > file.length - LENGTH_BYTES || length == 0 ||
-            file.data[LENGTH_BYTES] != '{') {
-            err = ct_fail(CT_ERR_FORMAT, "%s: has no safetensors header", path);
-        }
-    }
-    if (err == CT_OK) {
-        err = parse_object(path, (struct ct_bytes){file.data + LENGTH_BYTES, length}, &header);
-    }
-    if (err == CT_OK) {
-        const struct ct_bytes buffer = {file.data + LENGTH_BYTES + length,
-                                        file.length - LENGTH_BYTES - length};
-        err = load_all(path, header, buffer, layout, theta);
-    }
-    json_decref(header);
-    ct_buf_deinit(&file);
-    return err;
-}
-
-enum ct_err ct_model_load(const char *dir, struct ct_layout *layout, float **out_theta) {
-    char path[PATH_MAX];
-    struct ct_model_shape shape;
-    CT_TRY(join(path, dir, "config.json"));
-    CT_TRY(load_config(path, &shape));
-    CT_TRY(ct_layout_init(layout, &shape));
-    float *theta = NULL;
-    enum ct_err err = join(path, dir, "model.safetensors");
-    if (err == CT_OK) {
-        theta = malloc(layout->parameters * sizeof *theta);
-        err = theta != NULL ? load_tensors(path, layout, theta)
-                            : ct_fail(CT_ERR_MEMORY, "%s: no memory for %zu parameters", dir,
-                                      layout->parameters);
-    }
-    if (err != CT_OK) {
-        free(theta);
-        ct_layout_deinit(layout);
-        return err;
-    }
-    *out_theta = theta;
-    return CT_OK;
 }

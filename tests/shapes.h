@@ -17,4 +17,11 @@
         .tied = (tied_)                                                                            \
     }
 
+static inline bool same_shape(const struct ct_model_shape *a, const struct ct_model_shape *b) {
+    return a->arch == b->arch && a->vocab == b->vocab && a->context == b->context &&
+           a->layers == b->layers && a->heads == b->heads && a->width == b->width &&
+           a->kv_heads == b->kv_heads && a->hidden == b->hidden && a->tied == b->tied &&
+           a->norm_epsilon == b->norm_epsilon && a->rope_theta == b->rope_theta;
+}
+
 #endif
