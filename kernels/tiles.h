@@ -35,7 +35,11 @@
 
 enum {
     PANEL_COLUMNS = 2 * LANES,
-    STEPS_MAX = 256, /* of a block: its B panel stays in L1 */
+    STEPS_MAX = 384,  /* of a block: its B panel stays near L1 */
+    ACROSS_UNITS = 8, /* of rows across the chain that are packed together */
+    LINE = 64,        /* bytes of the cache */
+    AHEAD_STEPS = 32, /* A is asked for so many steps before its use: it comes from L3 */
+    AHEAD_TILES = 16, /* the next block's B while the last so many tiles are run */
 };
 
 _Static_assert(PANEL_ROWS % LANES == 0 && TILE_ROWS <= PANEL_ROWS, "A panels are whole vectors");
@@ -75,6 +79,7 @@ static inline __attribute__((always_inline)) void run_tile(int rows, int vectors
                 acc[i][v] = step(acc[i][v], a + i, values[v]);
             }
         }
+        __builtin_prefetch(a + AHEAD_STEPS * PANEL_ROWS, 0, 3);
         a += PANEL_ROWS;
         b += PANEL_COLUMNS;
     }
@@ -305,90 +310,141 @@ static struct part narrow(const struct product *product, size_t i, size_t i_end,
     return part.first < part.end ? part : (struct part){whole.first, whole.first};
 }
 
+/* Asks for one part in `parts` of what pack would read. */
+static void prefetch(const struct source *source, size_t outer, size_t count, size_t first,
+                     size_t units, enum packing packing, size_t part, size_t parts) {
+    const size_t elements = packing == PACK_F32 ? units : 2 * units;
+    const size_t begin = packing == PACK_F32 ? first : 2 * first;
+    const size_t bytes = packing == PACK_F32 || source->rounded ? 4 : 2;
+    const size_t rows = source->along ? count : elements;
+    const size_t length = (source->along ? elements : count) * bytes;
+    const char *from = source->data + (source->along ? outer : begin) * source->leading +
+                       (source->along ? begin : outer) * bytes;
+    for (size_t row = rows * part / parts; row < rows * (part + 1) / parts; row++) {
+        const char *line = from + row * source->leading;
+        for (size_t at = 0; at < length; at += LINE) {
+            __builtin_prefetch(line + at, 0, 2);
+        }
+        __builtin_prefetch(line + length - 1, 0, 2);
+    }
+}
+
+/* A's side. Where stored rows run across the chain, a few of them go to all tiles at once, so that
+ * they are read as they lie. */
 static void pack_slab(const struct product *product, const struct slab *slab, struct ct_hand hand) {
     const struct ct_span tiles = ct_share(hand, slab->tiles, 1);
-    for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
-        const size_t i = tile_row(slab, tile), i_end = tile_row(slab, tile + 1);
-        const struct part part =
-            narrow(product, i, i_end, (struct part){slab->first, slab->first + slab->units});
-        if (part.end > part.first) {
-            pack(tile_panel(product, slab, tile) +
-                     (part.first - slab->first) * product->steps_per_unit * PANEL_ROWS,
-                 PANEL_ROWS, &product->a, i, i_end - i, part.first, part.end - part.first,
-                 product->job->k, product->packing);
+    const size_t end = slab->first + slab->units;
+    const size_t most = product->a.along ? slab->units : ACROSS_UNITS;
+    for (size_t first = slab->first; first < end; first += most) {
+        const struct part some = {first, end - first < most ? end : first + most};
+        for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
+            const size_t i = tile_row(slab, tile), i_end = tile_row(slab, tile + 1);
+            const struct part part = narrow(product, i, i_end, some);
+            if (part.end > part.first) {
+                pack(tile_panel(product, slab, tile) +
+                         (part.first - slab->first) * product->steps_per_unit * PANEL_ROWS,
+                     PANEL_ROWS, &product->a, i, i_end - i, part.first, part.end - part.first,
+                     product->job->k, product->packing);
+            }
         }
     }
 }
 
-/* One panel of C's columns and the tiles of it that a hand has. */
-struct column {
-    size_t begin, width;
-    struct ct_span tiles;
+/* One panel of C's columns and a part of the chain, for the tiles that a hand has. */
+struct block {
+    size_t column, width;
+    struct part part;
     float *c; /* of row 0 of the slab */
     size_t ldc;
 };
 
-/* A block of the chain on all tiles of a column, with its panel of B. */
-static void run_block(const struct product *product, const struct slab *slab,
-                      const struct column *column, struct part block, float *b) {
+/* Asks for the outputs of a tile. */
+static inline void prefetch_tile(const struct slab *slab, const struct block *block, size_t tile) {
+    const size_t end = tile_row(slab, tile + 1) - slab->row;
+    for (size_t i = tile_row(slab, tile) - slab->row; i < end; i++) {
+        const float *row = block->c + i * block->ldc;
+        for (size_t j = 0; j < block->width; j += LINE / sizeof(float)) {
+            __builtin_prefetch(row + j, 1, 3);
+        }
+        __builtin_prefetch(row + block->width - 1, 1, 3);
+    }
+}
+
+/* All tiles of a block, with the panel of B; meanwhile what the next block needs is asked for. */
+static void run_block(const struct product *product, const struct slab *slab, struct ct_span tiles,
+                      const struct block *block, const struct block *next, float *b) {
     const struct ct_matmul *job = product->job;
-    const size_t top = tile_row(slab, column->tiles.begin);
-    const struct part needed = narrow(product, top, tile_row(slab, column->tiles.end), block);
-    pack(b, PANEL_COLUMNS, &product->b, column->begin, column->width, needed.first,
+    const size_t steps = product->steps_per_unit;
+    const size_t top = tile_row(slab, tiles.begin), bottom = tile_row(slab, tiles.end);
+    const struct part needed = narrow(product, top, bottom, block->part);
+    pack(b, PANEL_COLUMNS, &product->b, block->column, block->width, needed.first,
          needed.end - needed.first, job->k, product->packing);
-    const bool two = column->width > LANES;
-    const size_t left = two ? LANES : column->width;
-    const vec_mask left_mask = lanes_mask(left), right_mask = lanes_mask(column->width - left);
-    for (size_t tile = column->tiles.begin; tile < column->tiles.end; tile++) {
+    const bool two = block->width > LANES;
+    const size_t left = two ? LANES : block->width;
+    const vec_mask left_mask = lanes_mask(left), right_mask = lanes_mask(block->width - left);
+    for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
         const size_t i = tile_row(slab, tile), i_end = tile_row(slab, tile + 1);
-        const struct part part = narrow(product, i, i_end, block);
+        const struct part part = narrow(product, i, i_end, block->part);
         if (job->skip == CT_SKIP_UPPER_C &&
-            (ptrdiff_t)column->begin >= (ptrdiff_t)i_end + job->diagonal) {
+            (ptrdiff_t)block->column >= (ptrdiff_t)i_end + job->diagonal) {
             continue;
         }
-        if (part.end == part.first && block.first > 0) {
+        if (part.end == part.first && block->part.first > 0) {
             continue;
         }
-        const size_t steps = product->steps_per_unit;
+        if (tile + 1 < tiles.end) {
+            prefetch_tile(slab, block, tile + 1);
+        } else if (next != NULL) {
+            prefetch_tile(slab, next, tiles.begin);
+        }
+        if (next != NULL && tiles.end - tiles.begin >= AHEAD_TILES &&
+            tiles.end - tile <= AHEAD_TILES) {
+            prefetch(&product->b, next->column, next->width, next->part.first,
+                     next->part.end - next->part.first, product->packing,
+                     AHEAD_TILES - (tiles.end - tile), AHEAD_TILES);
+        }
         const size_t skipped = part.end > part.first ? (part.first - needed.first) * steps : 0;
         kernels[i_end - i - 1][two ? 1 : 0](
             (part.end - part.first) * steps,
             tile_panel(product, slab, tile) + (part.first - slab->first) * steps * PANEL_ROWS,
-            b + skipped * PANEL_COLUMNS, column->c + (i - slab->row) * column->ldc, column->ldc,
-            job->resume || block.first > 0, left_mask, right_mask);
+            b + skipped * PANEL_COLUMNS, block->c + (i - slab->row) * block->ldc, block->ldc,
+            job->resume || block->part.first > 0, left_mask, right_mask);
     }
 }
 
-/* This hand's outputs, as far as the slab takes their chains. */
+/* This hand's outputs, as far as the slab takes their chains: column after column, and in each the
+ * slab's part of the chain in blocks of equal length. */
 static void run_slab(const struct product *product, const struct slab *slab, struct ct_hand hand) {
     struct own own;
     const struct ct_matmul *job = product->job;
     const struct ct_rectangle mine = ct_matmul_share(hand, slab->tiles, 1, job->n, PANEL_COLUMNS);
-    const size_t units_max = STEPS_MAX / product->steps_per_unit;
-    const size_t end = slab->first + slab->units;
-    if (mine.rows.begin == mine.rows.end) {
-        return;
-    }
-    for (size_t j = mine.columns.begin; j < mine.columns.end; j += PANEL_COLUMNS) {
-        const size_t right = mine.columns.end - j;
-        struct column column = {j, right < PANEL_COLUMNS ? right : PANEL_COLUMNS, mine.rows, own.c,
-                                0};
-        column.ldc = column.width;
-        if (job->c != NULL) {
-            column.c = job->c + slab->row * job->ldc + j;
-            column.ldc = job->ldc;
+    const size_t width = mine.columns.end - mine.columns.begin;
+    const size_t columns = (width + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
+    const size_t most = STEPS_MAX / product->steps_per_unit;
+    const size_t parts = slab->units == 0 ? 1 : (slab->units + most - 1) / most;
+    struct block blocks[2];
+    for (size_t item = 0; item <= columns * parts; item++) {
+        struct block *block = &blocks[item % 2];
+        const size_t column = item / parts, part = item % parts;
+        if (item < columns * parts) {
+            block->column = mine.columns.begin + column * PANEL_COLUMNS;
+            block->width = width - column * PANEL_COLUMNS;
+            block->width = block->width < PANEL_COLUMNS ? block->width : PANEL_COLUMNS;
+            block->part.first = slab->first + slab->units * part / parts;
+            block->part.end = slab->first + slab->units * (part + 1) / parts;
+            block->c = job->c != NULL ? job->c + slab->row * job->ldc + block->column : own.c;
+            block->ldc = job->c != NULL ? job->ldc : block->width;
         }
-        struct part block = {slab->first, slab->first};
-        do {
-            block.first = block.end;
-            block.end = end - block.first < units_max ? end : block.first + units_max;
-            run_block(product, slab, &column, block, own.b);
-        } while (block.end < end);
-        if (job->epilogue != NULL && end == product->units) {
+        if (item == 0) {
+            continue;
+        }
+        const struct block *ready = &blocks[(item - 1) % 2];
+        run_block(product, slab, mine.rows, ready, item < columns * parts ? block : NULL, own.b);
+        if (job->epilogue != NULL && part == 0 && slab->first + slab->units == product->units) {
             const size_t row = tile_row(slab, mine.rows.begin);
-            job->epilogue->run(job->epilogue->context, column.c + (row - slab->row) * column.ldc,
-                               column.ldc, row, tile_row(slab, mine.rows.end) - row, j,
-                               column.width);
+            job->epilogue->run(job->epilogue->context, ready->c + (row - slab->row) * ready->ldc,
+                               ready->ldc, row, tile_row(slab, mine.rows.end) - row, ready->column,
+                               ready->width);
         }
     }
 }
@@ -422,7 +478,7 @@ static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct
         struct slab slab = {.row = job->m * block / blocks};
         slab.rows = job->m * (block + 1) / blocks - slab.row;
         slab.tiles = (slab.rows + TILE_ROWS - 1) / TILE_ROWS;
-        const size_t most = held / slab.tiles / STEPS_MAX * STEPS_MAX;
+        const size_t most = held / slab.tiles / 16 * 16;
         do {
             const size_t left = product.units - slab.first;
             slab.units = left <= held / slab.tiles ? left : most;
