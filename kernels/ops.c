@@ -1,6 +1,7 @@
 #include "ops.h"
 
 #include "matmul.h"
+#include "profile_run.h"
 
 #include <cotrain/assert.h>
 
@@ -52,7 +53,7 @@ void ct_matmul_team(enum ct_numerics numerics, const struct ct_matmul *job, stru
     assert_job(job);
     CT_ASSERT(room.count >= CT_MATMUL_ROOM_LEAST && (uintptr_t)room.floats % 64 == 0);
     CT_ASSERT(job->c != NULL || job->k < room.count / 16);
-    matmul_of(numerics)(job, hand, room);
+    ct_profile_run(matmul_of(numerics), job, hand, room);
 }
 
 /* The room of callers without one, on their stack: enough for packed panels to be worth their cost,
@@ -69,13 +70,13 @@ struct whole {
 
 static void run_whole(void *context, struct ct_hand hand) {
     const struct whole *whole = context;
-    whole->run(whole->job, hand, whole->room);
+    ct_profile_run(whole->run, whole->job, hand, whole->room);
 }
 
 void ct_matmul_alone(ct_matmul_fn *run, const struct ct_matmul *job) {
     struct small_room room;
-    run(job, (struct ct_hand){0, 1, NULL},
-        (struct ct_room){room.floats, sizeof room.floats / sizeof room.floats[0]});
+    ct_profile_run(run, job, (struct ct_hand){0, 1, NULL},
+                   (struct ct_room){room.floats, sizeof room.floats / sizeof room.floats[0]});
 }
 
 void ct_matmul(enum ct_numerics numerics, const struct ct_matmul *job) {
