@@ -152,7 +152,9 @@ int ct_bench_main(struct ct_bench *bench, int argc, char **argv) {
     snprintf(program, sizeof program, "cotrain bench %s", bench->name);
     struct option options[OPTIONS_MAX];
     join_options(bench->options, options);
-    bench->seconds = 0.5;
+    if (bench->seconds == 0.0) {
+        bench->seconds = 0.5;
+    }
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == OPTION_HELP) {
@@ -244,6 +246,18 @@ const struct ct_workload *ct_workload_find(const char *name) {
 enum ct_err ct_workload_take(const char *text, const struct ct_workload **out) {
     *out = ct_workload_find(text);
     return *out != NULL ? CT_OK : ct_fail(CT_ERR_USAGE, "--workload takes T, S, M or tiny");
+}
+
+void ct_bench_model(const struct ct_layout *layout, float *out_theta) {
+    ct_bench_noise(out_theta, layout->parameters, 0.02f, 1);
+    for (uint32_t i = 0; i < layout->tensor_count; i++) {
+        const struct ct_tensor *tensor = &layout->tensors[i];
+        const size_t count = (size_t)tensor->rows * tensor->columns;
+        const bool bias = strcmp(strrchr(tensor->name, '.'), ".bias") == 0;
+        for (size_t j = 0; tensor->kind == CT_TENSOR_VECTOR && j < count; j++) {
+            out_theta[tensor->offset + j] = bias ? 0.0f : 1.0f;
+        }
+    }
 }
 
 void ct_bench_noise(float *out, size_t count, float deviation, uint64_t seed) {

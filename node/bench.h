@@ -28,7 +28,7 @@ struct ct_bench {
 
     /* Set by ct_bench_main before `run`. */
     uint32_t threads; /* settled: at least 1 */
-    double seconds;   /* that one figure may take */
+    double seconds;   /* that one figure may take; preset for another default than 0.5 */
     bool json;
     char **argument; /* [arguments] */
     json_t *report;  /* the object around the rows; `run` may add fields */
@@ -66,13 +66,17 @@ void ct_bench_race(const struct ct_rival *rivals, size_t count, double seconds,
 double ct_bench_time(void (*run)(void *context), void *context, double seconds);
 
 /* The machine's own limits with `threads` threads, measured now, the best of several repeats. */
-struct ct_bench_limits {
+struct ct_bench_peaks {
     double fp32_gflops;
-    double bf16_gflops;         /* that of fp32 where there is no pair step */
-    double memory_gbytes_per_s; /* the better of reading and a triad, beyond the caches */
+    double bf16_gflops; /* that of fp32 where there is no pair step */
 };
-CT_MUST_CHECK enum ct_err ct_bench_measure(uint32_t threads, double seconds,
-                                           struct ct_bench_limits *out);
+struct ct_bench_peaks ct_bench_peaks(uint32_t threads, double seconds);
+/* The better of reading and a triad, beyond the caches, in 10^9 bytes a second. Takes 192 MiB
+ * meanwhile. */
+CT_MUST_CHECK enum ct_err ct_bench_bandwidth(uint32_t threads, double seconds, double *out);
+
+/* The most memory that this process has had. */
+double ct_bench_peak_rss_mib(void);
 
 /* The workloads of the benchmarks: GPT-2 of three sizes. */
 struct ct_workload {
@@ -85,10 +89,14 @@ const struct ct_workload *ct_workload_find(const char *name);
 /* The value of --workload; CT_ERR_USAGE. */
 CT_MUST_CHECK enum ct_err ct_workload_take(const char *text, const struct ct_workload **out);
 
+/* A first model that is quick to make: gains 1, biases 0, the rest noise of deviation 0.02. */
+void ct_bench_model(const struct ct_layout *layout, float *out_theta);
+
 /* About normal values of deviation `deviation`, a function of the seed. */
 void ct_bench_noise(float *out, size_t count, float deviation, uint64_t seed);
 
 int ct_bench_aggregate(int argc, char **argv);
 int ct_bench_codec(int argc, char **argv);
+int ct_bench_step(int argc, char **argv);
 
 #endif

@@ -82,21 +82,21 @@ static enum ct_err prepare(struct merge *merge) {
 
 static enum ct_err measure(struct ct_bench *bench, struct merge *self) {
     static const uint32_t counts[] = {3, 16, SENDERS_MAX};
-    struct ct_bench_limits limits;
-    CT_TRY(ct_bench_measure(1, bench->seconds, &limits));
+    double memory;
+    CT_TRY(ct_bench_bandwidth(1, bench->seconds, &memory));
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         self->count = counts[i];
         const double seconds = ct_bench_time(merge, self, bench->seconds);
         CT_TRY(self->err);
         const double sent = 3.0 * (double)self->chunks.selected_total * (double)self->count;
         const double rate = (sent + 8.0 * (double)self->layout.parameters) / seconds * 1e-9;
-        CT_TRY(ct_bench_row(bench, json_pack("{s:s, s:s, s:I, s:I, s:i, s:f, s:f, s:f, s:f}", "op",
-                                             "aggregate", "workload", self->workload->name,
-                                             "parameters", (json_int_t)self->layout.parameters,
-                                             "senders", (json_int_t)self->count, "threads", 1, "ms",
-                                             seconds * 1e3, "gbytes_per_s", rate,
-                                             "memory_gbytes_per_s", limits.memory_gbytes_per_s,
-                                             "ratio", rate / limits.memory_gbytes_per_s)));
+        CT_TRY(
+            ct_bench_row(bench, json_pack("{s:s, s:s, s:I, s:I, s:i, s:f, s:f, s:f, s:f}", "op",
+                                          "aggregate", "workload", self->workload->name,
+                                          "parameters", (json_int_t)self->layout.parameters,
+                                          "senders", (json_int_t)self->count, "threads", 1, "ms",
+                                          seconds * 1e3, "gbytes_per_s", rate,
+                                          "memory_gbytes_per_s", memory, "ratio", rate / memory)));
     }
     return CT_OK;
 }

@@ -88,11 +88,11 @@ static enum ct_err row(struct ct_bench *bench, const struct codec *codec, const 
 }
 
 static enum ct_err measure(struct ct_bench *bench, struct codec *codec) {
-    struct ct_bench_limits limits;
-    CT_TRY(ct_bench_measure(1, bench->seconds, &limits));
+    double memory;
+    CT_TRY(ct_bench_bandwidth(1, bench->seconds, &memory));
     const double encode_s = ct_bench_time(encode, codec, bench->seconds);
     CT_TRY(row(bench, codec, "encode", 16.0 * (double)codec->layout.parameters, encode_s, "memory",
-               limits.memory_gbytes_per_s));
+               memory));
     const struct ct_rival rivals[] = {{decode, codec}, {digest, codec}};
     double medians_s[2];
     ct_bench_race(rivals, 2, bench->seconds, medians_s);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 enum {
     REPEATS = 3,
@@ -47,7 +48,18 @@ static double best_bandwidth(uint32_t threads, double seconds, float *arrays) {
     return best * 1e-9;
 }
 
-enum ct_err ct_bench_measure(uint32_t threads, double seconds, struct ct_bench_limits *out) {
+struct ct_bench_peaks ct_bench_peaks(uint32_t threads, double seconds) {
+    struct ct_bench_peaks peaks = {
+        .fp32_gflops = best_chains(ct_peak_fp32, threads, seconds / 2),
+        .bf16_gflops = best_chains(ct_peak_bf16, threads, seconds / 2),
+    };
+    if (peaks.bf16_gflops == 0.0) {
+        peaks.bf16_gflops = peaks.fp32_gflops;
+    }
+    return peaks;
+}
+
+enum ct_err ct_bench_bandwidth(uint32_t threads, double seconds, double *out) {
     float *arrays = aligned_alloc(HUGE_PAGE, 3 * (size_t)ARRAY_BYTES);
     if (arrays == NULL) {
         return ct_fail(CT_ERR_MEMORY, "no memory to measure bandwidth: %d MiB are needed",
@@ -55,12 +67,13 @@ enum ct_err ct_bench_measure(uint32_t threads, double seconds, struct ct_bench_l
     }
     (void)madvise(arrays, 3 * (size_t)ARRAY_BYTES, MADV_HUGEPAGE);
     memset(arrays, 0, 3 * (size_t)ARRAY_BYTES);
-    out->fp32_gflops = best_chains(ct_peak_fp32, threads, seconds / 4);
-    out->bf16_gflops = best_chains(ct_peak_bf16, threads, seconds / 4);
-    if (out->bf16_gflops == 0.0) {
-        out->bf16_gflops = out->fp32_gflops;
-    }
-    out->memory_gbytes_per_s = best_bandwidth(threads, seconds / 2, arrays);
+    *out = best_bandwidth(threads, seconds, arrays);
     free(arrays);
     return CT_OK;
+}
+
+double ct_bench_peak_rss_mib(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024.0;
 }

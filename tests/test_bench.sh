@@ -27,14 +27,14 @@ report() {
     shift
     "$cotrain" bench "$@" --seconds 0 --json >"$work/out" 2>"$work/err"
     got=$?
-    [ "$got" = 0 ] && jq -se "length == 1 and (.[0] | (.rows | length > 0) and .threads >= 1 and $filter)" \
+    [ "$got" = 0 ] && jq -se "length == 1 and (.[0] | (.rows | length > 0) and .threads >= 1 and ($filter))" \
         "$work/out" >/dev/null || fail "bench $* gave $got"
 }
 
 expect 0 codec "$cotrain" bench --help
 expect 2 aggregate "$cotrain" bench
 expect 2 "no command" "$cotrain" bench speed
-for name in aggregate codec; do
+for name in aggregate codec step; do
     expect 0 "usage: cotrain bench $name" "$cotrain" bench $name --help
     expect 2 "takes 0 arguments" "$cotrain" bench $name more
     expect 2 --workload "$cotrain" bench $name --workload XXL
@@ -44,6 +44,12 @@ done
 sane='(.rows | all(.ratio > 0 and .ms > 0 and .gbytes_per_s > 0))'
 report "$sane and ([.rows[].op] == [\"encode\", \"decode\"])" codec --workload tiny
 report "$sane and ([.rows[].senders] == [3, 16, 64])" aggregate --workload tiny
+report '.rows | length == 1 and (.[0] | .tokens_per_s > 0 and .gflops > 0 and .peak_rss_mib > 1 and
+    .numerics == "bf16-1" and .outside_matmul > 0 and .outside_matmul < 1 and .matmul_gflops > 0 and
+    .ratio > 0 and .loss > 1 and .loss < 8)' step --workload tiny
+report '.threads == 1 and .rows[0].threads == 1 and .rows[0].numerics == "fp32-1"' \
+    step --workload tiny --numerics fp32-1 --threads 1
+expect 2 "--numerics takes" "$cotrain" bench step --numerics fp64
 
 # OpenBLAS is held to its best, and the person is told.
 expect 0 "without OPENBLAS_CORETYPE=Haswell" env OPENBLAS_CORETYPE=Haswell "$cotrain" bench codec \

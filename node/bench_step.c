@@ -1,0 +1,191 @@
+/* cotrain bench step: whole training steps, and how much of one is matmul. */
+#include "bench.h"
+#include "option.h"
+
+#include <cotrain/engine.h>
+#include <cotrain/optimizer.h>
+#include <cotrain/profile.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const char usage[] =
+    "usage: cotrain bench step [OPTIONS]\n"
+    "\n"
+    "Trains a GPT-2 on random tokens: forward, backward, clip, AdamW; the median of several "
+    "steps.\n"
+    "The yardstick is the peak of the machine's multiply-adds in the type of the numerics, "
+    "measured\n"
+    "just before. A step is counted as tokens x (6N + 12LDT) operations, as everybody counts it: "
+    "N\n"
+    "parameters of matrices, L layers, D width, T context, attention without its mask. Inside "
+    "matmul\n"
+    "the operations that were really done are counted.\n"
+    "\n"
+    "  --workload NAME  T: 4 layers x 256, 4 heads, vocabulary 256, batch 8\n"
+    "                   S: 6 layers x 384, 6 heads, vocabulary 50257, batch 4 (default)\n"
+    "                   M: 12 layers x 768, 12 heads, vocabulary 50257, batch 2\n"
+    "                   tiny, for tests; the context of T, S and M is 256\n"
+    "  --numerics NAME  bf16-1, fp32-1 or fast (bf16-1)\n"
+    "  --leaves N       1, 2, 4, 8 or 16 partial sums of the gradient (1)\n"
+    "  --micro-batch N  sequences in memory at once (chosen)\n" CT_BENCH_USAGE;
+
+enum { OPTION_WORKLOAD = 1, OPTION_NUMERICS, OPTION_LEAVES, OPTION_MICRO };
+
+struct step {
+    const struct ct_workload *workload;
+    struct ct_engine_options options;
+    struct ct_layout layout;
+    struct ct_engine *engine;
+    struct ct_train_state state;
+    struct ct_adamw adamw;
+    float *gradient;
+    uint32_t *tokens;
+    float loss;
+    bool applied;
+};
+
+static void train(void *context) {
+    struct step *step = context;
+    ct_engine_gradient(step->engine, step->state.theta, step->tokens, step->gradient, &step->loss);
+    step->applied =
+        ct_adamw_step(&step->adamw, &step->layout, &step->state, step->gradient, step->loss, 1e-4f)
+            .applied;
+}
+
+static void draw_tokens(struct step *step) {
+    const struct ct_model_shape *shape = &step->layout.shape;
+    const size_t count = (size_t)step->options.batch * (shape->context + 1);
+    uint64_t state = 1;
+    for (size_t i = 0; i < count; i++) {
+        /* Knuth's MMIX generator; the upper bits are good. */
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        step->tokens[i] = (uint32_t)((state >> 33) % shape->vocab);
+    }
+}
+
+static enum ct_err prepare(struct ct_bench *bench, struct step *step) {
+    step->options.threads = bench->threads;
+    step->options.batch = step->workload->batch;
+    step->adamw = ct_adamw_default();
+    CT_TRY(ct_layout_init(&step->layout, &step->workload->shape));
+    CT_TRY(ct_engine_open(&step->layout, &step->options, &step->engine));
+    CT_TRY(ct_train_state_init(&step->state, &step->layout, false));
+    step->state.threads = bench->threads;
+    const uint32_t context = step->layout.shape.context;
+    step->gradient = malloc(step->layout.parameters * sizeof(float));
+    step->tokens = malloc((size_t)step->options.batch * (context + 1) * sizeof(uint32_t));
+    if (step->gradient == NULL || step->tokens == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for gradients of %zu parameters",
+                       step->layout.parameters);
+    }
+    ct_bench_model(&step->layout, step->state.theta);
+    draw_tokens(step);
+    return CT_OK;
+}
+
+/* What everybody counts for one step. */
+static double step_operations(const struct step *step) {
+    const struct ct_model_shape *shape = &step->layout.shape;
+    const double width = shape->width, layers = shape->layers;
+    const double matrices = 12.0 * layers * width * width + (double)shape->vocab * width;
+    const double tokens = (double)step->options.batch * shape->context;
+    return tokens * (6.0 * matrices + 12.0 * layers * width * shape->context);
+}
+
+static uint64_t clock_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Half a figure's time for steps that are profiled; they are not the ones whose speed is told. */
+struct shares {
+    double outside;       /* of the step's core seconds, not spent in matmul */
+    double inside_gflops; /* of all threads together, while in matmul */
+};
+
+static struct shares profile(struct step *step, double seconds, uint32_t threads) {
+    const double start = ct_bench_now_s();
+    ct_profile_start(clock_ns);
+    do {
+        train(step);
+    } while (ct_bench_now_s() < start + seconds);
+    const struct ct_profile profile = ct_profile_stop();
+    const double core_s = (ct_bench_now_s() - start) * threads;
+    return (struct shares){1.0 - profile.matmul_s / core_s,
+                           profile.matmul_operations / profile.matmul_s * threads * 1e-9};
+}
+
+static enum ct_err measure(struct ct_bench *bench, struct step *step) {
+    const struct ct_bench_peaks peaks = ct_bench_peaks(bench->threads, bench->seconds / 10);
+    const double peak =
+        step->options.numerics == CT_NUMERICS_BF16_1 ? peaks.bf16_gflops : peaks.fp32_gflops;
+    const double seconds = ct_bench_time(train, step, bench->seconds);
+    const struct shares shares = profile(step, bench->seconds / 2, bench->threads);
+    if (!step->applied) {
+        return ct_fail(CT_ERR_NUMERIC, "the loss or the gradient of random tokens is not finite");
+    }
+    const double tokens = (double)step->options.batch * step->layout.shape.context;
+    const double gflops = step_operations(step) / seconds * 1e-9;
+    return ct_bench_row(
+        bench,
+        json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
+                  "workload", step->workload->name, "numerics",
+                  ct_numerics_name(step->options.numerics), "threads", (json_int_t)bench->threads,
+                  "parameters", (json_int_t)step->layout.parameters, "loss", (double)step->loss,
+                  "ms", seconds * 1e3, "tokens_per_s", tokens / seconds, "gflops", gflops,
+                  "peak_gflops", peak, "ratio", gflops / peak, "matmul_gflops",
+                  shares.inside_gflops, "matmul_ratio", shares.inside_gflops / peak,
+                  "outside_matmul", shares.outside, "peak_rss_mib", ct_bench_peak_rss_mib()));
+}
+
+static enum ct_err run(struct ct_bench *bench) {
+    struct step *step = bench->user;
+    enum ct_err err = prepare(bench, step);
+    if (err == CT_OK) {
+        err = measure(bench, step);
+    }
+    free(step->tokens);
+    free(step->gradient);
+    ct_train_state_deinit(&step->state);
+    ct_engine_close(step->engine);
+    ct_layout_deinit(&step->layout);
+    return err;
+}
+
+static enum ct_err take(struct ct_bench *bench, int option, const char *text) {
+    struct step *step = bench->user;
+    switch (option) {
+    case OPTION_WORKLOAD:
+        return ct_workload_take(text, &step->workload);
+    case OPTION_NUMERICS:
+        return ct_numerics_parse(text, &step->options.numerics) == CT_OK
+                   ? CT_OK
+                   : ct_fail(CT_ERR_USAGE, "--numerics takes bf16-1, fp32-1 or fast");
+    case OPTION_LEAVES:
+        return ct_option_u32("leaves", text, 1, 16, &step->options.leaves);
+    default:
+        return ct_option_u32("micro-batch", text, 0, 1u << 20, &step->options.micro_batch);
+    }
+}
+
+int ct_bench_step(int argc, char **argv) {
+    static const struct option options[] = {
+        {"workload", required_argument, NULL, OPTION_WORKLOAD},
+        {"numerics", required_argument, NULL, OPTION_NUMERICS},
+        {"leaves", required_argument, NULL, OPTION_LEAVES},
+        {"micro-batch", required_argument, NULL, OPTION_MICRO},
+        {NULL, 0, NULL, 0},
+    };
+    struct step step = {.workload = ct_workload_find("S"),
+                        .options = {.numerics = CT_NUMERICS_BF16_1, .leaves = 1}};
+    struct ct_bench bench = {.name = "step",
+                             .usage = usage,
+                             .options = options,
+                             .take = take,
+                             .run = run,
+                             .user = &step};
+    return ct_bench_main(&bench, argc, argv);
+}
