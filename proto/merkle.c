@@ -79,6 +79,14 @@ static enum ct_err range_root(uint64_t start, uint64_t count, ct_subtree_hash ha
     return CT_OK;
 }
 
+enum ct_err ct_root_of(uint64_t size, ct_subtree_hash hash, void *user, struct ct_hash *out) {
+    if (size == 0) {
+        *out = ct_empty_root();
+        return CT_OK;
+    }
+    return range_root(0, size, hash, user, out);
+}
+
 static enum ct_err push_range(struct ct_proof *proof, uint64_t start, uint64_t count,
                               ct_subtree_hash hash, void *user) {
     if (proof->count == CT_PROOF_HASHES_MAX) {

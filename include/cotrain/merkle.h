@@ -29,6 +29,9 @@ struct ct_proof {
 /* Gives the hash of the full subtree `index` of 2^level leaves, from tiles or memory. */
 typedef enum ct_err (*ct_subtree_hash)(void *user, uint32_t level, uint64_t index,
                                        struct ct_hash *out);
+/* The root of the first `size` leaves; ct_empty_root for none. */
+CT_MUST_CHECK enum ct_err ct_root_of(uint64_t size, ct_subtree_hash hash, void *user,
+                                     struct ct_hash *out);
 CT_MUST_CHECK enum ct_err ct_prove_inclusion(uint64_t index, uint64_t size, ct_subtree_hash hash,
                                              void *user, struct ct_proof *out);
 CT_MUST_CHECK enum ct_err ct_prove_consistency(uint64_t old_size, uint64_t size,
