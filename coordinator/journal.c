@@ -1,6 +1,7 @@
 #include "journal.h"
 
 #include <cotrain/assert.h>
+#include <cotrain/log.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +16,14 @@ static void on_timer(uv_timer_t *timer) {
 /* Several entries of one turn of the loop share a publication: even one that is due waits for the
  * timer. */
 static void schedule(struct ct_journal *journal) {
-    if (journal->running || journal->failed || uv_is_active((uv_handle_t *)&journal->timer)) {
+    if (journal->running || journal->failed || journal->stopped ||
+        uv_is_active((uv_handle_t *)&journal->timer)) {
         return;
     }
     uint64_t now_ms = uv_now(journal->loop);
-    uint64_t due_ms = journal->last_ms == 0 ? now_ms : journal->last_ms + journal->interval_ms;
+    uint64_t due_ms = journal->last_ms == 0 || journal->queued == 0
+                          ? now_ms
+                          : journal->last_ms + journal->interval_ms;
     uv_timer_start(&journal->timer, on_timer, due_ms > now_ms ? due_ms - now_ms : 0, 0);
 }
 
@@ -34,6 +38,12 @@ static void take_checkpoint(struct ct_journal *journal) {
 
 static void run_job(uv_work_t *job) {
     struct ct_journal *journal = job->data;
+    if (journal->cosigned_now.length > 0 &&
+        ct_ledger_cosign(journal->run->ledger, ct_buf_bytes(&journal->cosigned_now),
+                         journal->witnessed_now) != CT_OK) {
+        ct_log(CT_LOG_WARN, "journal", "the cosigned checkpoint was not published: %s",
+               ct_err_detail());
+    }
     journal->err = ct_ledger_publish(journal->run->ledger);
     if (journal->err == CT_OK && journal->keep_now) {
         journal->err = ct_ledger_keep(journal->run->ledger);
@@ -51,7 +61,7 @@ static void on_job_done(uv_work_t *job, int status) {
     }
     if (journal->err != CT_OK) {
         journal->failed = true;
-    } else if (journal->queued > 0) {
+    } else if (journal->queued > 0 || journal->cosigned.length > 0) {
         schedule(journal);
     }
     journal->done(journal->user, journal->err, journal->detail);
@@ -60,6 +70,7 @@ static void on_job_done(uv_work_t *job, int status) {
 static void publish(struct ct_journal *journal) {
     CT_ASSERT(!journal->running);
     enum ct_err err = CT_OK;
+    uint32_t appended = journal->queued;
     for (uint32_t i = 0; i < journal->queued; i++) {
         uint64_t index;
         if (err == CT_OK) {
@@ -70,7 +81,14 @@ static void publish(struct ct_journal *journal) {
     journal->queued = 0;
     journal->keep_now = journal->keep;
     journal->keep = false;
-    journal->last_ms = uv_now(journal->loop);
+    if (appended > 0) {
+        journal->last_ms = uv_now(journal->loop);
+    }
+    struct ct_buf former = journal->cosigned_now;
+    journal->cosigned_now = journal->cosigned;
+    journal->witnessed_now = journal->witnessed;
+    journal->cosigned = former;
+    ct_buf_clear(&journal->cosigned);
     journal->job.data = journal;
     if (err == CT_OK && uv_queue_work(journal->loop, &journal->job, run_job, on_job_done) < 0) {
         err = ct_fail(CT_ERR_MEMORY, "no job could be started");
@@ -90,6 +108,8 @@ enum ct_err ct_journal_init(struct ct_journal *journal, uv_loop_t *loop, struct 
     *journal = (struct ct_journal){
         .run = run, .loop = loop, .interval_ms = interval_ms, .done = done, .user = user};
     ct_buf_init(&journal->checkpoint, CT_CHECKPOINT_BYTES_MAX);
+    ct_buf_init(&journal->cosigned, CT_CHECKPOINT_BYTES_MAX);
+    ct_buf_init(&journal->cosigned_now, CT_CHECKPOINT_BYTES_MAX);
     CT_TRY(ct_ledger_publish(run->ledger));
     if (run->replay.fold.phase == CT_PHASE_IDLE || run->replay.fold.phase == CT_PHASE_FINISHED) {
         /* A stop may have come between a round's publication and this. */
@@ -106,6 +126,7 @@ enum ct_err ct_journal_init(struct ct_journal *journal, uv_loop_t *loop, struct 
 
 void ct_journal_stop(struct ct_journal *journal) {
     CT_ASSERT(!journal->running);
+    journal->stopped = true;
     uv_close((uv_handle_t *)&journal->timer, NULL);
 }
 
@@ -115,6 +136,8 @@ void ct_journal_deinit(struct ct_journal *journal) {
     }
     free(journal->queue);
     ct_buf_deinit(&journal->checkpoint);
+    ct_buf_deinit(&journal->cosigned);
+    ct_buf_deinit(&journal->cosigned_now);
     *journal = (struct ct_journal){0};
 }
 
@@ -168,6 +191,14 @@ void ct_journal_keep(struct ct_journal *journal) {
     journal->keep = true;
 }
 
+void ct_journal_cosign(struct ct_journal *journal, struct ct_bytes note, bool witnessed) {
+    ct_buf_clear(&journal->cosigned);
+    if (ct_buf_append(&journal->cosigned, note.data, note.length) == CT_OK) {
+        journal->witnessed = witnessed;
+        schedule(journal);
+    }
+}
+
 void ct_journal_hurry(struct ct_journal *journal) {
     if (!journal->running && !journal->failed && journal->queued > 0) {
         uv_timer_stop(&journal->timer);
@@ -176,5 +207,5 @@ void ct_journal_hurry(struct ct_journal *journal) {
 }
 
 bool ct_journal_idle(const struct ct_journal *journal) {
-    return !journal->running && journal->queued == 0;
+    return !journal->running && journal->queued == 0 && journal->cosigned.length == 0;
 }

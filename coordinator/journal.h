@@ -17,13 +17,16 @@ struct ct_journal {
     uv_work_t job;
     uint32_t interval_ms;
     uint64_t last_ms; /* begin of the last publication, loop time; 0: none */
-    bool running, keep, keep_now, failed;
+    bool running, keep, keep_now, failed, stopped;
     enum ct_err err;
     char detail[512];
     uint32_t queued, capacity;
     struct ct_buf *queue; /* owned; entries that the ledger does not have yet */
     uint64_t published;   /* entries that the newest checkpoint covers */
     struct ct_buf checkpoint;
+    struct ct_buf cosigned; /* a note that the next job puts in the plain one's place; or empty */
+    bool witnessed, witnessed_now;
+    struct ct_buf cosigned_now; /* the running job's */
     /* After every publication, and once with an error, after which the journal is dead. */
     void (*done)(void *user, enum ct_err err, const char *detail);
     void *user;
@@ -45,6 +48,9 @@ CT_MUST_CHECK enum ct_err ct_journal_append(struct ct_journal *journal, struct c
                                             uint64_t *out_index, struct ct_bytes *out_bytes);
 /* The next publication's checkpoint is kept for ever. */
 void ct_journal_keep(struct ct_journal *journal);
+/* Has a cosigned form of a published checkpoint published (ct_ledger_cosign), soon; a later call
+ * may take an earlier one's place. What goes wrong with it is logged and hurts nothing else. */
+void ct_journal_cosign(struct ct_journal *journal, struct ct_bytes note, bool witnessed);
 /* Publishes as soon as it can, whatever the checkpoint time. */
 void ct_journal_hurry(struct ct_journal *journal);
 bool ct_journal_idle(const struct ct_journal *journal);

@@ -14,7 +14,8 @@
 #define GATHER_MS     3000u
 #define FINISH_MIN_MS 3000u /* with --exit-when-done: for nodes that come back at the end */
 #define FINISH_MAX_MS 60000u
-#define SPARE_LINKS   64u /* strangers and replacements beside two for each listed node */
+#define WITNESSES_MS  5000u /* at the start, for what they hold */
+#define SPARE_LINKS   64u   /* strangers and replacements beside two for each listed node */
 
 uint64_t ct_serve_now_ms(void) {
     struct timespec now;
@@ -86,6 +87,61 @@ void ct_serve_advance(struct ct_serve *serve) {
     check_finished(serve, now_ms);
 }
 
+/* W1: what is published is durable. */
+static void offer_checkpoint(struct ct_serve *serve) {
+    if (serve->witnesses != NULL && serve->journal.published != serve->offered) {
+        serve->offered = serve->journal.published;
+        ct_witnesses_offer(serve->witnesses, ct_buf_bytes(&serve->journal.checkpoint));
+    }
+}
+
+static void on_cosigned(uv_async_t *async) {
+    struct ct_serve *serve = async->data;
+    struct ct_buf note;
+    bool quorum = false;
+    ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
+    if (!serve->stopping && ct_witnesses_take(serve->witnesses, &note, &quorum)) {
+        ct_journal_cosign(&serve->journal, ct_buf_bytes(&note), quorum);
+    }
+    ct_buf_deinit(&note);
+}
+
+static void wake(void *user) {
+    struct ct_serve *serve = user;
+    uv_async_send(&serve->cosigned);
+}
+
+/* No rollback (protocol.md section 7): before anything is appended, the witnesses are asked what
+ * they hold. One that is away is no reason not to serve. */
+static enum ct_err ask_witnesses(struct ct_serve *serve) {
+    struct ct_policy *policy = NULL;
+    char ledger[PATH_MAX];
+    CT_TRY(ct_manifest_policy(&serve->run.replay.fold.manifest, &policy));
+    if (policy == NULL) {
+        return CT_OK;
+    }
+    enum ct_err err = ct_run_path(serve->options.dir, CT_RUN_LEDGER, ledger);
+    if (err == CT_OK) {
+        err = ct_witnesses_open(policy, ledger, wake, serve, &serve->witnesses);
+    }
+    free(policy);
+    CT_TRY(err);
+    offer_checkpoint(serve);
+    ct_witnesses_settle(serve->witnesses, WITNESSES_MS);
+    for (uint32_t i = 0; i < ct_witnesses_count(serve->witnesses); i++) {
+        struct ct_witness_report report;
+        ct_witnesses_report(serve->witnesses, i, &report);
+        if (report.state == CT_WITNESS_AHEAD || report.state == CT_WITNESS_FORKED) {
+            return ct_fail(CT_ERR_RULE,
+                           "the witness %s says: %s. This ledger was rolled back or is another "
+                           "copy's; serving it would show two histories. Restore the newest copy "
+                           "of %s, or of a mirror",
+                           report.name, report.detail, serve->options.dir);
+        }
+    }
+    return CT_OK;
+}
+
 /* The journal has published, or failed. */
 static void on_published(void *user, enum ct_err err, const char *detail) {
     struct ct_serve *serve = user;
@@ -95,6 +151,7 @@ static void on_published(void *user, enum ct_err err, const char *detail) {
         return;
     }
     if (!serve->stopping) {
+        offer_checkpoint(serve);
         ct_intake_receipts(serve);
     }
     for (uint32_t i = 0; i < serve->roster.seat_count && !serve->stopping; i++) {
@@ -197,6 +254,9 @@ static void stop(struct ct_serve *serve) {
     uv_close((uv_handle_t *)&serve->deadline, NULL);
     uv_close((uv_handle_t *)&serve->interrupt, NULL);
     uv_close((uv_handle_t *)&serve->terminate, NULL);
+    ct_witnesses_close(serve->witnesses); /* their threads wake the loop no more */
+    serve->witnesses = NULL;
+    uv_close((uv_handle_t *)&serve->cosigned, NULL);
     if (serve->server != NULL) {
         ct_link_server_close(serve->server);
         serve->server = NULL;
@@ -284,6 +344,8 @@ static void start_timers(struct ct_serve *serve) {
     uv_timer_init(&serve->loop, &serve->deadline);
     uv_signal_init(&serve->loop, &serve->interrupt);
     uv_signal_init(&serve->loop, &serve->terminate);
+    uv_async_init(&serve->loop, &serve->cosigned, on_cosigned);
+    serve->cosigned.data = serve;
     serve->tick.data = serve->deadline.data = serve;
     serve->interrupt.data = serve->terminate.data = serve;
     uv_timer_start(&serve->tick, on_tick, TICK_MS, TICK_MS);
@@ -313,7 +375,10 @@ enum ct_err ct_serve_run(const struct ct_serve_options *options) {
     }
     if (journal) {
         start_timers(serve);
-        err = open_ports(serve);
+        err = ask_witnesses(serve);
+        if (err == CT_OK) {
+            err = open_ports(serve);
+        }
         if (err != CT_OK) {
             serve->err = err;
             snprintf(serve->detail, sizeof serve->detail, "%s%s", ct_err_detail(),

@@ -19,6 +19,7 @@
 #include "run.h"
 #include "seeds.h"
 #include "web.h"
+#include "witnesses.h"
 
 #include <cotrain/link.h>
 
@@ -63,6 +64,9 @@ struct ct_serve {
     struct ct_roster roster;
     struct ct_round round;
     struct ct_web *web;
+    struct ct_witnesses *witnesses; /* NULL: the manifest names none */
+    uv_async_t cosigned;            /* a witness has answered */
+    uint64_t offered;               /* size of the checkpoint that they were offered last */
     struct ct_link_server *server;
     struct ct_merge_job merge;
     struct ct_tally tally;

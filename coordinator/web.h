@@ -30,7 +30,7 @@ enum ct_web_kind {
     CT_WEB_NOTHING,
     CT_WEB_PAGE,
     CT_WEB_STATUS,
-    CT_WEB_NOTE, /* the checkpoint */
+    CT_WEB_NOTE, /* a signed checkpoint */
     CT_WEB_TILE,
     CT_WEB_BLOB,
 };

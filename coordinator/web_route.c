@@ -93,6 +93,10 @@ enum ct_web_kind ct_web_route(const char *path, char *file) {
         memcpy(file, "checkpoint", sizeof "checkpoint");
         return CT_WEB_NOTE;
     }
+    if (strcmp(path, "/witnessed") == 0) {
+        memcpy(file, "witnessed", sizeof "witnessed");
+        return CT_WEB_NOTE;
+    }
     if (strncmp(path, "/tile/", 6) == 0 && strlen(path) < CT_WEB_FILE_MAX && is_tile(path + 6)) {
         memcpy(file, path + 1, strlen(path));
         return CT_WEB_TILE;

@@ -177,7 +177,8 @@ static void check_kept_checkpoint(const struct walk *walk, const char *name) {
         goto out;
     }
     snprintf(expected, sizeof expected, CT_RUN_LEDGER "/checkpoints/%" PRIu64, checkpoint.size);
-    if (strcmp(expected, name) != 0 || checkpoint.size > walk->log->known) {
+    bool named = strcmp(expected, name) == 0 || strcmp(name, CT_RUN_LEDGER "/witnessed") == 0;
+    if (!named || checkpoint.size > walk->log->known) {
         ct_audit_find(walk->report, CT_FINDING_BROKEN, -1, name,
                       "it is signed for %" PRIu64 " entries", checkpoint.size);
         goto out;
@@ -271,7 +272,8 @@ static void check_file(const struct walk *walk, const char *path, const char *na
         check_entries(walk, name);
     } else if (strncmp(name, tiles, sizeof tiles - 1) == 0) {
         check_tile(walk, name);
-    } else if (strncmp(name, kept, sizeof kept - 1) == 0) {
+    } else if (strncmp(name, kept, sizeof kept - 1) == 0 ||
+               strcmp(name, CT_RUN_LEDGER "/witnessed") == 0) {
         check_kept_checkpoint(walk, name);
     } else if (strncmp(name, blobs, sizeof blobs - 1) == 0) {
         check_blob(walk, path, name);

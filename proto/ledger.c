@@ -22,6 +22,7 @@
 #define ENTRIES    "entries"
 #define CHECKPOINT "checkpoint"
 #define KEPT       "checkpoints"
+#define WITNESSED  "witnessed"
 #define TEMPORARY  "checkpoint.tmp"
 
 /* Entries that wait in memory for the next publication. */
@@ -459,6 +460,48 @@ enum ct_err ct_ledger_keep(struct ct_ledger *ledger) {
     CT_TRY(ct_disk_make_dir(folder));
     CT_TRY(ct_disk_replace(temporary, path, ct_buf_bytes(&ledger->note)));
     CT_TRY(ct_disk_sync_dir(folder));
+    return ct_disk_sync_dir(ledger->dir);
+}
+
+/* Replaces DIR/name; the directory is the caller's to sync. */
+static enum ct_err replace_note(const struct ct_ledger *ledger, const char *name,
+                                struct ct_bytes note) {
+    char path[CT_LEDGER_PATH_MAX];
+    char temporary[CT_LEDGER_PATH_MAX];
+    ct_ledger_path(ledger, name, path);
+    ct_ledger_path(ledger, TEMPORARY, temporary);
+    return ct_disk_replace(temporary, path, note);
+}
+
+enum ct_err ct_ledger_cosign(struct ct_ledger *ledger, struct ct_bytes note, bool witnessed) {
+    CT_TRY(check_writable(ledger));
+    struct ct_checkpoint checkpoint;
+    CT_TRY(open_note(ledger, note, &checkpoint));
+    struct ct_hash root = {{0}};
+    if (checkpoint.size <= ledger->published) {
+        root = ct_tree_root(&ledger->tree, checkpoint.size);
+    }
+    if (!ct_hash_equal(&root, &checkpoint.root)) {
+        return ct_fail(CT_ERR_RULE, "a checkpoint of %" PRIu64 " entries that %s never published",
+                       checkpoint.size, ledger->dir);
+    }
+    if (witnessed) {
+        CT_TRY(replace_note(ledger, WITNESSED, note));
+    }
+    char kept[64];
+    char path[CT_LEDGER_PATH_MAX];
+    snprintf(kept, sizeof kept, KEPT "/%" PRIu64, checkpoint.size);
+    ct_ledger_path(ledger, kept, path);
+    if (access(path, F_OK) == 0) {
+        CT_TRY(replace_note(ledger, kept, note));
+        ct_ledger_path(ledger, KEPT, path);
+        CT_TRY(ct_disk_sync_dir(path));
+    }
+    if (checkpoint.size == ledger->published) {
+        CT_TRY(replace_note(ledger, CHECKPOINT, note));
+        ct_buf_clear(&ledger->note);
+        CT_TRY(ct_buf_append(&ledger->note, note.data, note.length));
+    }
     return ct_disk_sync_dir(ledger->dir);
 }
 

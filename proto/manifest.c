@@ -4,6 +4,7 @@
 #include <cotrain/assert.h>
 #include <cotrain/limits.h>
 #include <cotrain/manifest.h>
+#include <cotrain/policy.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -69,6 +70,7 @@ enum ct_err ct_manifest_encode(const struct ct_manifest *manifest, struct ct_buf
     message.upload_time_ms = manifest->upload_time_ms;
     message.checkpoint_time_ms = manifest->checkpoint_time_ms;
     message.source = text_of(manifest->source);
+    message.policy = text_of(manifest->policy);
     message.n_rates = manifest->rate_count;
     message.rates = calloc(manifest->rate_count, sizeof message.rates[0]);
     message.n_nodes = manifest->node_count;
@@ -108,6 +110,7 @@ static enum ct_err take_words(const Cotrain__Manifest *message, struct ct_manife
     CT_TRY(take_text(message->data_license, sizeof out->data_license, "data_license",
                      out->data_license));
     CT_TRY(take_text(message->tokenizer, sizeof out->tokenizer, "tokenizer", out->tokenizer));
+    CT_TRY(take_text(message->policy, sizeof out->policy, "policy", out->policy));
     CT_TRY(ct_field_get_blob(message->dataset, "dataset", &out->dataset));
     out->source = strdup(message->source);
     return out->source != NULL ? CT_OK : ct_fail(CT_ERR_MEMORY, "no memory for a manifest");
@@ -202,6 +205,25 @@ enum ct_err ct_manifest_decode(struct ct_bytes bytes, struct ct_manifest *out) {
         ct_manifest_deinit(out);
     }
     return err;
+}
+
+enum ct_err ct_manifest_policy(const struct ct_manifest *manifest, struct ct_policy **out) {
+    *out = NULL;
+    if (manifest->policy[0] == '\0') {
+        return CT_OK;
+    }
+    struct ct_policy *policy = malloc(sizeof *policy);
+    if (policy == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for a policy");
+    }
+    enum ct_err err = ct_policy_parse(
+        (struct ct_bytes){(const uint8_t *)manifest->policy, strlen(manifest->policy)}, policy);
+    if (err != CT_OK) {
+        free(policy);
+        return err;
+    }
+    *out = policy;
+    return CT_OK;
 }
 
 float ct_manifest_rate(const struct ct_manifest *manifest, uint64_t tokens_at_base,

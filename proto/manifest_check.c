@@ -2,11 +2,13 @@
 
 #include <cotrain/crypto.h>
 #include <cotrain/limits.h>
+#include <cotrain/policy.h>
 #include <cotrain/spdx.h>
 #include <cotrain/text.h>
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ROUNDS_MAX    1000000u
@@ -183,6 +185,26 @@ static enum ct_err check_nodes(const struct ct_manifest *m, struct spot *spot) {
     return CT_OK;
 }
 
+static enum ct_err check_witnesses(const struct ct_manifest *m, struct spot *spot) {
+    at(spot, "witnesses", "policy");
+    struct ct_policy *policy = NULL;
+    enum ct_err err = ct_manifest_policy(m, &policy);
+    if (err == CT_OK && policy != NULL && policy->log_count > 0) {
+        err = ct_fail(CT_ERR_CONFIG, "the log's own key is made by cotraind init: leave the log "
+                                     "lines out");
+    }
+    for (uint32_t i = 0; err == CT_OK && policy != NULL && i < policy->member_count; i++) {
+        const struct ct_policy_member *member = &policy->members[i];
+        if (!member->is_group && strncmp(member->url, "http://", 7) != 0 &&
+            strncmp(member->url, "https://", 8) != 0) {
+            err = ct_fail(CT_ERR_CONFIG, "the witness '%s' needs its URL (http:// or https://)",
+                          member->name);
+        }
+    }
+    free(policy);
+    return err;
+}
+
 enum ct_err ct_manifest_check(const struct ct_manifest *manifest, const char **out_section,
                               const char **out_key) {
     struct spot spot = {"run", NULL};
@@ -192,7 +214,8 @@ enum ct_err ct_manifest_check(const struct ct_manifest *manifest, const char **o
                       manifest->version);
     }
     static enum ct_err (*const checks[])(const struct ct_manifest *, struct spot *) = {
-        check_words, check_model, check_steps, check_optimizer, check_rounds, check_nodes,
+        check_words,  check_model, check_steps,     check_optimizer,
+        check_rounds, check_nodes, check_witnesses,
     };
     for (size_t i = 0; i < sizeof checks / sizeof checks[0] && err == CT_OK; i++) {
         err = checks[i](manifest, &spot);

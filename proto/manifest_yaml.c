@@ -40,6 +40,10 @@
  *   audit:                          # optional, each key too
  *     epoch_rounds: 16
  *     snapshot_rounds: 64
+ *   witnesses:                      # optional
+ *     policy: |                     # lines of C2SP tlog-policy (policy.h), without the log
+ *       witness w w.example+01234567+BASE64 https://w.example/
+ *       quorum w
  *
  * Numbers are plain decimals: quoted they are text, and text is refused where a number belongs. */
 #include "manifest_check.h"
@@ -71,6 +75,7 @@ struct plan {
     double rate_peak, rate_floor;
     uint64_t round_seconds, upload_seconds, quorum_nodes, checkpoint_ms;
     uint64_t epoch_rounds, snapshot_rounds;
+    char policy[CT_MANIFEST_POLICY_BYTES - 1];
     uint32_t node_count;
     struct ct_hash *nodes; /* owned */
 };
@@ -127,6 +132,7 @@ static const struct field fields[] = {
     COUNT("timing", checkpoint_ms, false, 100, 60000),
     COUNT("audit", epoch_rounds, false, 1, 65536),
     COUNT("audit", snapshot_rounds, false, 1, 1000000),
+    TEXT("witnesses", "policy", false, policy),
 };
 #define FIELD_COUNT_ALL (sizeof fields / sizeof fields[0])
 
@@ -534,6 +540,9 @@ static enum ct_err make_manifest(struct reader *reader, struct ct_manifest *out)
     out->round_time_ms = (uint32_t)or_default(plan->round_seconds, 60) * 1000;
     out->upload_time_ms = (uint32_t)or_default(plan->upload_seconds, 60) * 1000;
     out->checkpoint_time_ms = (uint32_t)or_default(plan->checkpoint_ms, 1000);
+    if (plan->policy[0] != '\0') { /* read_text cut the last line feed */
+        snprintf(out->policy, sizeof out->policy, "%s\n", plan->policy);
+    }
     out->node_count = plan->node_count;
     out->nodes = plan->nodes;
     plan->nodes = NULL;

@@ -33,7 +33,7 @@ until_true() {
     done
 }
 
-# make_run NODES ROUNDS [STEPS]
+# make_run NODES ROUNDS [STEPS]; $extra, if set, is more of the manifest.
 make_run() {
     keys=
     node=1
@@ -80,6 +80,7 @@ timing:
   checkpoint_ms: 100
 audit:
   snapshot_rounds: 2
+${extra:-}
 YAML
     "$cotraind" init "$work/run.yaml" "$work/run" --host 127.0.0.1 >"$work/init.log" 2>&1 ||
         die "cotraind init"

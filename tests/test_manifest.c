@@ -2,6 +2,7 @@
 #include <cotrain/dataset.h>
 #include <cotrain/limits.h>
 #include <cotrain/manifest.h>
+#include <cotrain/policy.h>
 
 #include "fixture.h"
 #include "shapes.h"
@@ -301,6 +302,49 @@ static void load_good(struct ct_manifest *out) {
     }
 }
 
+#define WITNESS "witness w lite.example/w+5219dabb+BBx91b4BOlA/WNLI9q6CSLRepzDtxvRSVx9ULtKbUjSo"
+#define SECTION "witnesses:\n  policy: |\n    "
+
+static void witnesses_arrive_as_a_policy(void **state) {
+    (void)state;
+    char text[8192];
+    struct ct_manifest m;
+    struct ct_policy *policy = NULL;
+    load_good(&m);
+    assert_int_equal(ct_manifest_policy(&m, &policy), CT_OK);
+    assert_null(policy);
+    ct_manifest_deinit(&m);
+    snprintf(text, sizeof text, "%s" SECTION WITNESS " http://lite.example/\n    quorum w\n", good);
+    if (load_text(text, &m) != CT_OK) {
+        fail_msg("%s", ct_err_detail());
+    }
+    struct ct_buf blob;
+    ct_buf_init(&blob, CT_MANIFEST_BYTES_MAX);
+    assert_int_equal(ct_manifest_encode(&m, &blob), CT_OK);
+    ct_manifest_deinit(&m);
+    assert_int_equal(ct_manifest_decode(ct_buf_bytes(&blob), &m), CT_OK);
+    assert_int_equal(ct_manifest_policy(&m, &policy), CT_OK);
+    assert_non_null(policy);
+    assert_int_equal(policy->member_count, 1);
+    assert_int_equal(policy->quorum, 0);
+    assert_string_equal(policy->members[0].url, "http://lite.example/");
+    free(policy);
+    ct_manifest_deinit(&m);
+    ct_buf_deinit(&blob);
+    static const char *const bad[][2] = {
+        {WITNESS " http://lite.example/\n", "quorum"},
+        {WITNESS "\n    quorum w\n", "URL"},
+        {WITNESS " http://lite.example/\n    quorum v\n", "line 2"},
+        {"log lite.example/w+5219dabb+BBx91b4BOlA/WNLI9q6CSLRepzDtxvRSVx9ULtKbUjSo\n", "line 1"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(text, sizeof text, "%s" SECTION "%s", good, bad[i][0]);
+        assert_int_equal(load_text(text, &m), CT_ERR_CONFIG);
+        assert_non_null(strstr(ct_err_detail(), "witnesses.policy"));
+        assert_non_null(strstr(ct_err_detail(), bad[i][1]));
+    }
+}
+
 static void blobs_come_back_as_they_were(void **state) {
     (void)state;
     struct ct_manifest m, back;
@@ -427,6 +471,7 @@ int main(void) {
         cmocka_unit_test(optional_keys_have_defaults),
         cmocka_unit_test(mistakes_are_named_with_their_line),
         cmocka_unit_test(long_texts_are_refused),
+        cmocka_unit_test(witnesses_arrive_as_a_policy),
         cmocka_unit_test(blobs_come_back_as_they_were),
         cmocka_unit_test(damaged_blobs),
         cmocka_unit_test(values_out_of_range_are_not_encoded),

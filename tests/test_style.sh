@@ -72,7 +72,7 @@ refuse '#include "(\.\./)*node/' "coordinator/ never includes node/" $(under coo
 refuse '<cblas\.h>' "OpenBLAS: kernels/blas_matmul.c alone" $(except 'kernels/blas_matmul\.c')
 refuse '<mpi\.h>' "MPI: node/site.c alone" $(except 'node/site\.c')
 refuse '<microhttpd\.h>' "libmicrohttpd: coordinator/web.c alone" $(except 'coordinator/web\.c')
-refuse '<curl/' "libcurl: node/fetch.c alone" $(except 'node/fetch\.c')
+refuse '<curl/' "libcurl: node/fetch.c and proto/rt/exchange.c alone" $(except 'node/fetch\.c|proto/rt/exchange\.c')
 refuse '<openssl/' "OpenSSL: proto/crypto.c and proto/rt/tls.c alone" $(except 'proto/crypto\.c|proto/rt/(tls|link)\.c' | grep -v '^tests/')
 refuse '<protobuf-c|cotrain\.pb-c\.h' "protobuf-c: the files of messages alone" \
     $(except 'proto/(assignments|commit|entry|envelope|manifest|merge_list|message|wire)\.[ch]' | grep -v '^tests/')

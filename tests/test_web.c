@@ -25,6 +25,7 @@ static void only_the_paths_that_there_can_be_are_routed(void **state) {
         {"/", CT_WEB_PAGE, ""},
         {"/status.json", CT_WEB_STATUS, ""},
         {"/checkpoint", CT_WEB_NOTE, "checkpoint"},
+        {"/witnessed", CT_WEB_NOTE, "witnessed"},
         {"/tile/0/000", CT_WEB_TILE, "tile/0/000"},
         {"/tile/63/x001/x234/067.p/255", CT_WEB_TILE, "tile/63/x001/x234/067.p/255"},
         {"/tile/entries/x123/456.p/1", CT_WEB_TILE, "tile/entries/x123/456.p/1"},

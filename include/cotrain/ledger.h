@@ -1,7 +1,8 @@
 /* The ledger on disk: an append-only transparency log in the C2SP tlog-tiles layout.
  *
  * DIR/entries          the one sequential file: per entry u16 big-endian length ‖ entry
- * DIR/checkpoint       the newest signed checkpoint
+ * DIR/checkpoint       the newest signed checkpoint, with what cosignatures of witnesses arrived
+ * DIR/witnessed        the newest one with a quorum of them; not there before the first
  * DIR/checkpoints/N    one signed checkpoint per closed round, kept for ever (ct_ledger_keep)
  * DIR/tile/…           tiles and entry bundles, exact C2SP paths; derived from `entries`
  *
@@ -40,6 +41,11 @@ CT_MUST_CHECK enum ct_err ct_ledger_append(struct ct_ledger *ledger, struct ct_b
 CT_MUST_CHECK enum ct_err ct_ledger_publish(struct ct_ledger *ledger);
 /* Keeps the newest published checkpoint as DIR/checkpoints/<size>; again is harmless. */
 CT_MUST_CHECK enum ct_err ct_ledger_keep(struct ct_ledger *ledger);
+/* Puts a cosigned form of a published checkpoint in the place of the plain one: the newest, and the
+ * kept one of that size; with `witnessed`, also as DIR/witnessed. CT_ERR_RULE: no checkpoint of
+ * this ledger. A failure changes nothing that was published. */
+CT_MUST_CHECK enum ct_err ct_ledger_cosign(struct ct_ledger *ledger, struct ct_bytes note,
+                                           bool witnessed);
 /* Drops the entries from `size` on; none of them may be published (CT_ERR_RULE). For a writer that
  * finds, on opening, that a crash left bytes that are no entry of its own. */
 CT_MUST_CHECK enum ct_err ct_ledger_cut(struct ct_ledger *ledger, uint64_t size);

@@ -11,6 +11,8 @@
 #include <cotrain/engine.h>
 #include <cotrain/optimizer.h>
 
+#define CT_MANIFEST_POLICY_BYTES 8192u
+
 struct ct_manifest {
     uint32_t version; /* 1 */
     char name[64];
@@ -43,6 +45,9 @@ struct ct_manifest {
     uint32_t node_count;   /* admission by list: established from the start */
     struct ct_hash *nodes; /* owned; Ed25519 keys */
 
+    char policy[CT_MANIFEST_POLICY_BYTES]; /* witnesses and quorum as policy.h has them; "" for none
+                                            */
+
     char *source; /* owned; the operator's YAML, NUL-terminated */
 };
 
@@ -53,6 +58,12 @@ struct ct_manifest {
 CT_MUST_CHECK enum ct_err ct_manifest_load(const char *path, struct ct_manifest *out,
                                            char *out_data_dir);
 void ct_manifest_deinit(struct ct_manifest *manifest);
+
+/* The manifest's witnesses and quorum; *out is malloc'ed and freed by the caller, NULL where the
+ * manifest has none. */
+struct ct_policy;
+CT_MUST_CHECK enum ct_err ct_manifest_policy(const struct ct_manifest *manifest,
+                                             struct ct_policy **out);
 
 /* Blob form: encode once, decode anywhere. Decode checks every value as strictly as load. */
 CT_MUST_CHECK enum ct_err ct_manifest_encode(const struct ct_manifest *manifest,

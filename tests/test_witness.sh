@@ -1,0 +1,68 @@
+#!/bin/sh
+# Witnesses: a run whose manifest names three, by someone else's code (tests/foreign/witness.go), one
+# of which is down all the time. The run goes on, its checkpoints carry the others' cosignatures,
+# and someone else's verifier accepts them; a rolled-back copy of the run is not served.
+# usage: tests/test_witness.sh BUILD_DIR
+set -u
+build=$1
+cotrain=$build/cotrain
+cotraind=$build/cotraind
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/foreign_tools.sh"
+need_go
+[ ! -w /dev/shm ] || TMPDIR=/dev/shm
+. "$here/run_tools.sh"
+build_go witness "$work/witness" || die "go build witness"
+build_go audit "$work/audit" || die "go build audit"
+
+# start_witness N: sets $started, vkey_N and url_N.
+start_witness() {
+    "$work/witness" "witness.example/$1" >"$work/witness-$1" 2>"$work/witness-$1.log" &
+    started=$!
+    pids="$pids $started"
+    until_true "witness $1" grep -q http "$work/witness-$1"
+    eval "vkey_$1=\$(sed -n 1p \"$work/witness-$1\") url_$1=\$(sed -n 2p \"$work/witness-$1\")"
+}
+start_witness 1
+start_witness 2
+start_witness 3
+kill -9 "$started"
+
+extra="witnesses:
+  policy: |
+    witness one $vkey_1 $url_1
+    witness two $vkey_2 $url_2/
+    witness three $vkey_3 $url_3
+    group most 2 one two three
+    quorum most"
+make_run 2 3
+vkey=$(sed -n 's/^verifier key *//p' "$work/init.log")
+for url in "$url_1" "$url_2"; do
+    curl -s --noproxy '*' --data-binary "$vkey" "$url/add-log" || die "add-log"
+done
+cp -r "$work/run" "$work/backup"
+start_coordinator
+start_node 1
+one=$started
+start_node 2
+two=$started
+wait_for "$one" "node 1"
+wait_for "$two" "node 2"
+wait_for "$coordinator" "the coordinator"
+check_run 2
+
+[ -f "$work/run/ledger/witnessed" ] || die "no checkpoint with the quorum"
+cp -r "$work/run/ledger" "$work/log"
+"$work/audit" "$vkey" "$work/log" "$work/log/checkpoints" "$vkey_1" "$vkey_2" ||
+    die "someone else's code refuses the cosigned checkpoint"
+! "$work/audit" "$vkey" "$work/log" "$work/log/checkpoints" "$vkey_3" 2>/dev/null ||
+    die "a cosignature of the witness that was down"
+grep -q "three" "$work/run/coordinator.log" || die "nobody was told of the witness that is down"
+
+# An old copy of the run must not be served: the witnesses hold more than it.
+cp "$work/run/ports" "$work/backup/ports"
+if timeout 60 "$cotraind" serve "$work/backup" --listen 127.0.0.1:0 --http 0 >"$work/backup.log" 2>&1; then
+    die "a rolled-back run was served"
+fi
+grep -q "rolled back" "$work/backup.log" || die "it is not told why: $(cat "$work/backup.log")"
+echo "witnesses hold"
