@@ -11,13 +11,15 @@
 #include <stdlib.h>
 
 static const char usage[] =
-    "usage: cotraind ticket DIR [--json]\n"
+    "usage: cotraind ticket DIR [--json | --policy]\n"
     "\n"
     "Prints the join ticket of the run in DIR, the address of its ledger and blobs, and the "
     "ledger's\n"
     "origin and verifier key. The ports are known once cotraind serve DIR has been started.\n"
     "\n"
-    "  --json  one object: ticket, url, run, origin, verifier_key\n";
+    "  --json    one object: ticket, url, run, origin, verifier_key\n"
+    "  --policy  the ledger's key and the run's witnesses as C2SP tlog-policy, for verifiers of\n"
+    "            receipts (cotrain receipt --policy) and other people's tools\n";
 
 struct answer {
     char ticket[CT_TICKET_BYTES_MAX], url[CT_URL_BYTES_MAX], run[CT_HEX_BYTES],
@@ -39,7 +41,18 @@ static enum ct_err print_json(const struct answer *answer) {
     return CT_OK;
 }
 
-static enum ct_err tell(const struct ct_run *run, bool json) {
+static void print_policy(const struct ct_fold *fold) {
+    char vkey[CT_VKEY_BYTES_MAX];
+    ct_vkey_format(fold->opened.origin, &fold->opened.log_key, vkey);
+    printf("log %s\n%s", vkey,
+           fold->manifest.policy[0] != '\0' ? fold->manifest.policy : "quorum none\n");
+}
+
+static enum ct_err tell(const struct ct_run *run, bool json, bool policy) {
+    if (policy) {
+        print_policy(&run->replay.fold);
+        return CT_OK;
+    }
     struct ct_ports ports;
     CT_TRY(ct_ports_load(run->dir, &ports));
     if (ports.work == 0 || ports.http == 0) {
@@ -65,20 +78,22 @@ static enum ct_err tell(const struct ct_run *run, bool json) {
 int ct_cmd_ticket(int argc, char **argv) {
     static const struct option options[] = {
         {"json", no_argument, NULL, 'j'},
+        {"policy", no_argument, NULL, 'p'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
-    bool json = false;
+    bool json = false, policy = false;
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'h') {
             fputs(usage, stdout);
             return CT_EXIT_DONE;
         }
-        if (option != 'j') {
+        if (option != 'j' && option != 'p') {
             return CT_EXIT_USAGE;
         }
-        json = true;
+        json |= option == 'j';
+        policy |= option == 'p';
     }
     if (argc - optind != 1) {
         fputs("cotraind ticket: it needs DIR; cotraind ticket --help tells how\n", stderr);
@@ -87,7 +102,7 @@ int ct_cmd_ticket(int argc, char **argv) {
     struct ct_run run;
     enum ct_err err = ct_run_read(argv[optind], &run);
     if (err == CT_OK) {
-        err = tell(&run, json);
+        err = tell(&run, json, policy);
         ct_run_close(&run);
     }
     return err == CT_OK ? CT_EXIT_DONE : ct_command_fail("cotraind ticket", err);

@@ -4,6 +4,7 @@
 
 #include <cotrain/command.h>
 #include <cotrain/entry.h>
+#include <cotrain/policy.h>
 #include <cotrain/receipt.h>
 
 #include <getopt.h>
@@ -13,10 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: cotrain receipt FILE [--vkey VKEY|FILE] [--entry FILE] [--json]\n"
+    "usage: cotrain receipt FILE [--vkey VKEY|FILE] [--policy FILE] [--entry FILE] [--json]\n"
     "\n"
     "Verifies a receipt without any network: that the log's key signed a tree, and that the entry\n"
     "in the receipt is in that tree at the place it says. Tells what the entry is. (Whether the\n"
@@ -24,19 +26,27 @@ static const char usage[] =
     "\n"
     "  --vkey VKEY|FILE  the log's verifier key, NAME+ID+KEY, or a file that holds it; by default\n"
     "                    log.vkey in FILE's folder or the folder above\n"
+    "  --policy FILE     witnesses that must have cosigned the tree, as C2SP tlog-policy; by\n"
+    "                    default log.policy in the same places, if it is there. Its log line "
+    "gives\n"
+    "                    the verifier key where --vkey does not\n"
     "  --entry FILE      the entry, for a proof that does not hold it (no extra line)\n"
     "  --json            one object instead of words\n"
     "\n"
     "Exit status: 0 verified, 1 not, 2 wrong usage.\n";
 
 struct options {
-    const char *file, *vkey, *entry;
+    const char *file, *vkey, *policy, *entry;
     bool json;
 };
 
 /* What a receipt proves; the parts after `known` only if the entry is one of cotrain's. */
 struct proven {
     struct ct_receipt receipt;
+    char vkey[CT_VKEY_BYTES_MAX];
+    bool has_policy;
+    struct ct_policy policy;
+    uint64_t cosigned; /* bit i: member i */
     struct ct_hash entry_sha256;
     bool known;
     struct ct_entry entry;
@@ -79,39 +89,65 @@ static enum ct_err read_key_file(const char *path, char out[CT_VKEY_BYTES_MAX]) 
     return err;
 }
 
-/* log.vkey beside the receipt, or one folder up. */
-static enum ct_err find_key(const char *file, char out[CT_VKEY_BYTES_MAX]) {
+/* A file beside the receipt, or one folder up; false if there is none. */
+static bool find_beside(const char *file, const char *name, char out[CT_NODE_PATH_MAX]) {
     const char *slash = strrchr(file, '/');
     int length = slash == NULL ? 0 : (int)(slash + 1 - file);
     static const char *const places[] = {"", "../"};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char path[CT_NODE_PATH_MAX];
-        snprintf(path, sizeof path, "%.*s%s" CT_NODE_LOG_VKEY, length, file, places[i]);
-        if (access(path, F_OK) == 0) {
-            return read_key_file(path, out);
+        snprintf(out, CT_NODE_PATH_MAX, "%.*s%s%s", length, file, places[i], name);
+        if (access(out, F_OK) == 0) {
+            return true;
         }
+    }
+    return false;
+}
+
+static enum ct_err get_policy(const struct options *options, struct proven *out) {
+    char path[CT_NODE_PATH_MAX];
+    struct ct_buf text;
+    if (options->policy != NULL) {
+        snprintf(path, sizeof path, "%s", options->policy);
+    } else if (!find_beside(options->file, CT_NODE_POLICY, path)) {
+        return CT_OK;
+    }
+    ct_buf_init(&text, CT_POLICY_BYTES_MAX);
+    enum ct_err err = ct_file_read(path, &text);
+    if (err == CT_OK) {
+        err = ct_policy_parse(ct_buf_bytes(&text), &out->policy);
+        err = err == CT_OK ? CT_OK : ct_fail(err, "%s: %s", path, ct_err_detail());
+    }
+    ct_buf_deinit(&text);
+    out->has_policy = err == CT_OK;
+    return err;
+}
+
+/* From --vkey, from the policy's only log, or from log.vkey. */
+static enum ct_err get_key(const struct options *options, struct proven *out) {
+    char name[CT_ORIGIN_BYTES_MAX], path[CT_NODE_PATH_MAX];
+    struct ct_hash key;
+    if (options->vkey != NULL) {
+        if (ct_vkey_parse(options->vkey, name, &key) == CT_OK) {
+            snprintf(out->vkey, sizeof out->vkey, "%s", options->vkey);
+            return CT_OK;
+        }
+        if (access(options->vkey, F_OK) != 0) {
+            return ct_fail(CT_ERR_USAGE, "--vkey: neither a file nor a verifier key: %s",
+                           options->vkey);
+        }
+        return read_key_file(options->vkey, out->vkey);
+    }
+    if (options->policy != NULL && out->policy.log_count == 1) {
+        ct_vkey_format(out->policy.logs[0].origin, &out->policy.logs[0].key, out->vkey);
+        return CT_OK;
+    }
+    if (find_beside(options->file, CT_NODE_LOG_VKEY, path)) {
+        return read_key_file(path, out->vkey);
     }
     return ct_fail(CT_ERR_CONFIG,
                    "no " CT_NODE_LOG_VKEY " beside %s or in the folder above: give the log's "
                    "verifier key with --vkey (cotraind ticket shows it)",
-                   file);
-}
-
-static enum ct_err get_key(const struct options *options, char out[CT_VKEY_BYTES_MAX]) {
-    if (options->vkey == NULL) {
-        return find_key(options->file, out);
-    }
-    char name[CT_ORIGIN_BYTES_MAX];
-    struct ct_hash key;
-    if (ct_vkey_parse(options->vkey, name, &key) == CT_OK) {
-        snprintf(out, CT_VKEY_BYTES_MAX, "%s", options->vkey);
-        return CT_OK;
-    }
-    if (access(options->vkey, F_OK) != 0) {
-        return ct_fail(CT_ERR_USAGE, "--vkey: neither a file nor a verifier key: %s",
-                       options->vkey);
-    }
-    return read_key_file(options->vkey, out);
+                   options->file);
 }
 
 /* Reads the entry, if it is one of cotrain's; its bytes are proven whatever they are. */
@@ -137,36 +173,78 @@ static void explain(struct proven *proven) {
 }
 
 static enum ct_err prove(const struct options *options, struct proven *out) {
-    char vkey[CT_VKEY_BYTES_MAX];
     struct ct_buf text;
     struct ct_buf entry;
     ct_buf_init(&text, CT_RECEIPT_BYTES_MAX);
     ct_buf_init(&entry, CT_ENTRY_BYTES_MAX);
     enum ct_err err = ct_file_read(options->file, &text);
     if (err == CT_OK) {
-        err = get_key(options, vkey);
+        err = get_policy(options, out);
+    }
+    if (err == CT_OK) {
+        err = get_key(options, out);
     }
     if (err == CT_OK && options->entry != NULL) {
         err = ct_file_read(options->entry, &entry);
     }
     if (err == CT_OK) {
         err = options->entry != NULL
-                  ? ct_receipt_open_with(ct_buf_bytes(&text), ct_buf_bytes(&entry), vkey,
+                  ? ct_receipt_open_with(ct_buf_bytes(&text), ct_buf_bytes(&entry), out->vkey,
                                          &out->receipt)
-                  : ct_receipt_open(ct_buf_bytes(&text), vkey, &out->receipt);
+                  : ct_receipt_open(ct_buf_bytes(&text), out->vkey, &out->receipt);
     }
     ct_buf_deinit(&entry);
     ct_buf_deinit(&text);
-    if (err == CT_OK) {
-        explain(out);
+    CT_TRY(err);
+    if (out->has_policy) {
+        err = ct_policy_check(&out->policy, ct_buf_bytes(&out->receipt.note), &out->cosigned);
+        if (err != CT_OK) {
+            ct_receipt_deinit(&out->receipt);
+            return ct_fail(err,
+                           "the proof holds, but not under the witnesses that are asked for: %s "
+                           "(a node renews its receipts as cosignatures arrive)",
+                           ct_err_detail());
+        }
     }
-    return err;
+    explain(out);
+    return CT_OK;
 }
 
 static void print_hash(const char *name, const struct ct_hash *hash) {
     char hex[CT_HEX_BYTES];
     ct_hash_hex(hash, hex);
     printf("%-10s %s\n", name, hex);
+}
+
+/* What a stranger may conclude, and what not. */
+static void print_meaning(const struct proven *proven) {
+    const struct ct_policy *policy = &proven->policy;
+    int id = (int)strlen(proven->receipt.checkpoint.origin) + 9;
+    printf("proves     that the holder of the key %.*s signed a tree in which this entry has its "
+           "place;\n"
+           "           it cannot be changed or taken out again without showing two histories.\n",
+           id, proven->vkey);
+    if (proven->has_policy && proven->cosigned != 0) {
+        printf("           Witnesses have seen no larger tree that does not hold it:");
+        for (uint32_t i = 0; i < policy->member_count; i++) {
+            const struct ct_policy_member *member = &policy->members[i];
+            uint64_t time_s = 0;
+            struct tm day;
+            char text[32] = "";
+            if ((proven->cosigned >> i & 1) != 0 &&
+                ct_cosignature_check(ct_buf_bytes(&proven->receipt.note), member->key_name,
+                                     &member->key, &time_s) == CT_OK &&
+                gmtime_r(&(time_t){(time_t)time_s}, &day) != NULL) {
+                strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &day);
+                printf(" %s (%s)", member->name, text);
+            }
+        }
+        printf(".\n");
+    } else {
+        printf("           No witness was asked about: that all were shown this tree is the log's "
+               "word.\n");
+    }
+    printf("not proven is that the work behind it was right: cotrain audit recomputes that.\n");
 }
 
 static void print_words(const struct options *options, const struct proven *proven) {
@@ -194,12 +272,27 @@ static void print_words(const struct options *options, const struct proven *prov
     }
     print_hash("entry", &proven->entry_sha256);
     print_hash("tree root", &receipt->checkpoint.root);
+    print_meaning(proven);
 }
 
 static json_t *hash_json(const struct ct_hash *hash) {
     char hex[CT_HEX_BYTES];
     ct_hash_hex(hash, hex);
     return json_string(hex);
+}
+
+/* The names of those who cosigned; null when no policy was given. */
+static json_t *witnesses_json(const struct proven *proven) {
+    if (!proven->has_policy) {
+        return json_null();
+    }
+    json_t *names = json_array();
+    for (uint32_t i = 0; i < proven->policy.member_count; i++) {
+        if ((proven->cosigned >> i & 1) != 0) {
+            json_array_append_new(names, json_string(proven->policy.members[i].name));
+        }
+    }
+    return names;
 }
 
 static json_t *proven_json(const struct proven *proven) {
@@ -217,6 +310,8 @@ static json_t *proven_json(const struct proven *proven) {
         json_object_set_new(root, "run", hash_json(&proven->run_id));
         json_object_set_new(root, "round", json_integer(proven->entry.round));
     }
+    json_object_set_new(root, "verifier_key", json_string(proven->vkey));
+    json_object_set_new(root, "witnesses", witnesses_json(proven));
     if (proven->is_commit) {
         const struct ct_commit *commit = &proven->commit;
         json_object_set_new(root, "round", json_integer(commit->round));
@@ -240,17 +335,18 @@ static void print_json(json_t *root) {
 
 static bool parse_options(int argc, char **argv, struct options *out, int *out_status) {
     static const struct option options[] = {
-        {"vkey", required_argument, NULL, 'v'},
-        {"entry", required_argument, NULL, 'e'},
-        {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"vkey", required_argument, NULL, 'v'},  {"policy", required_argument, NULL, 'p'},
+        {"entry", required_argument, NULL, 'e'}, {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
     };
     int option = 0;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
         case 'v':
             out->vkey = optarg;
+            break;
+        case 'p':
+            out->policy = optarg;
             break;
         case 'e':
             out->entry = optarg;

@@ -153,6 +153,12 @@ enum ct_err ct_contribution_receipt(const char *dir, uint32_t round, struct ct_b
     return ct_file_replace(path, text);
 }
 
+enum ct_err ct_contribution_read_receipt(const char *dir, uint32_t round, struct ct_buf *out) {
+    char path[CT_NODE_PATH_MAX];
+    CT_TRY(file_path(dir, CT_NODE_RECEIPTS, round, "tlog-proof", path));
+    return ct_file_read(path, out);
+}
+
 uint32_t ct_contribution_receipts(const char *dir) {
     uint32_t count = 0;
     (void)newest_round(dir, CT_NODE_RECEIPTS, "tlog-proof", &count);

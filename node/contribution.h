@@ -28,6 +28,10 @@ void ct_contribution_forget(const char *dir, uint32_t round);
 CT_MUST_CHECK enum ct_err ct_contribution_receipt(const char *dir, uint32_t round,
                                                   struct ct_bytes text);
 
+/* Appends the receipt of a round; CT_ERR_NOT_FOUND. */
+CT_MUST_CHECK enum ct_err ct_contribution_read_receipt(const char *dir, uint32_t round,
+                                                       struct ct_buf *out);
+
 /* Receipts that are there. */
 uint32_t ct_contribution_receipts(const char *dir);
 

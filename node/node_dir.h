@@ -6,6 +6,7 @@
 
 #define CT_NODE_IDENTITY "identity.pem" /* private key; also in the folder above, for all runs */
 #define CT_NODE_LOG_VKEY "log.vkey"     /* the log's verifier key, one line */
+#define CT_NODE_POLICY   "log.policy"   /* that key and the run's witnesses, C2SP tlog-policy */
 #define CT_NODE_LEDGER   "ledger-copy"  /* ledger_copy.h */
 #define CT_NODE_BLOBS    "blobs"        /* blob.h: data set, own payloads, what entries name */
 #define CT_NODE_PENDING  "pending"      /* commits of a round that is not closed */

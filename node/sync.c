@@ -1,6 +1,7 @@
 #include "sync.h"
 
 #include "node_dir.h"
+#include "witnessed.h"
 
 #include <cotrain/assert.h>
 #include <cotrain/http.h>
@@ -34,6 +35,7 @@ struct ct_sync {
     uint64_t received_before; /* by fetches that are closed */
     struct ct_follow follow;
     bool follow_open, has_data;
+    struct ct_witnessed witnessed;
 };
 
 static bool stopped(void *user) {
@@ -91,6 +93,8 @@ static enum ct_err advance(struct ct_sync *sync, struct ct_buf *note) {
         CT_TRY(ct_fetch_get_from(sync->fetch, 0, CT_HTTP_CHECKPOINT, note));
     }
     CT_TRY(ct_follow_advance(&sync->follow, ct_buf_bytes(note), sync->fetch));
+    ct_witnessed_advance(&sync->witnessed, sync->dir, &sync->follow.replay.fold, ct_buf_bytes(note),
+                         sync->fetch);
     if (!sync->has_data) {
         CT_TRY(ct_follow_fetch_data(&sync->follow, sync->fetch));
         sync->has_data = true;
@@ -205,6 +209,7 @@ void ct_sync_close(struct ct_sync *sync) {
     if (sync->follow_open) {
         ct_follow_close(&sync->follow);
     }
+    ct_witnessed_deinit(&sync->witnessed);
     ct_fetch_close(sync->fetch);
     pthread_cond_destroy(&sync->changed);
     pthread_mutex_destroy(&sync->lock);

@@ -126,7 +126,7 @@ static enum ct_err parse_proof(struct reader *reader, struct ct_proof *out) {
     }
 }
 
-/* All of it but the header; out->entry is initialised and the caller's in any case. */
+/* All of it but the header; entry and note are initialised and the caller's in any case. */
 static enum ct_err open_body(struct reader *reader, const struct ct_bytes *entry, const char *vkey,
                              struct ct_receipt *out) {
     if (skip_prefix(reader, EXTRA)) {
@@ -148,6 +148,7 @@ static enum ct_err open_body(struct reader *reader, const struct ct_bytes *entry
     CT_TRY(ct_vkey_parse(vkey, origin, &log_key));
     struct ct_bytes note = {(const uint8_t *)reader->at, reader->left};
     CT_TRY(ct_checkpoint_open(note, origin, &log_key, &out->checkpoint));
+    CT_TRY(ct_buf_append(&out->note, note.data, note.length));
     struct ct_hash leaf = ct_leaf_hash(ct_buf_bytes(&out->entry));
     return ct_verify_inclusion(out->index, out->checkpoint.size, &leaf, &proof,
                                &out->checkpoint.root);
@@ -164,9 +165,10 @@ static enum ct_err open_text(struct ct_bytes text, const struct ct_bytes *entry,
     }
     struct ct_receipt receipt;
     ct_buf_init(&receipt.entry, CT_ENTRY_BYTES_MAX);
+    ct_buf_init(&receipt.note, CT_CHECKPOINT_BYTES_MAX);
     enum ct_err err = open_body(&reader, entry, vkey, &receipt);
     if (err != CT_OK) {
-        ct_buf_deinit(&receipt.entry);
+        ct_receipt_deinit(&receipt);
         return err;
     }
     *out = receipt;
@@ -184,4 +186,5 @@ enum ct_err ct_receipt_open_with(struct ct_bytes text, struct ct_bytes entry, co
 
 void ct_receipt_deinit(struct ct_receipt *receipt) {
     ct_buf_deinit(&receipt->entry);
+    ct_buf_deinit(&receipt->note);
 }

@@ -138,6 +138,9 @@ static void says_what_it_proves(void **state) {
     assert_non_null(strstr(out, update));
     assert_non_null(strstr(out, run_id));
 
+    assert_non_null(strstr(out, "cannot be changed or taken out"));
+    assert_non_null(strstr(out, "No witness was asked about"));
+
     assert_int_equal(run(node, "--json " RECEIPT, out), 0);
     json_t *root = json_loads(out, 0, NULL);
     assert_non_null(root);

@@ -59,6 +59,21 @@ cp -r "$work/run/ledger" "$work/log"
     die "a cosignature of the witness that was down"
 grep -q "three" "$work/run/coordinator.log" || die "nobody was told of the witness that is down"
 
+# Receipts: each node brought its own under the quorum, and check_run held them to it.
+receipt=$work/node-1/receipts/round-000002.tlog-proof
+"$cotrain" receipt "$receipt" >"$work/words" || die "the receipt does not verify"
+grep -q "one (20.*two (20" "$work/words" || die "no witness in words: $(cat "$work/words")"
+"$cotrain" receipt "$receipt" --json | grep -q '"witnesses": \["one", "two"\]' || die "no witnesses in JSON"
+"$cotraind" ticket "$work/run" --policy >"$work/policy" || die "cotraind ticket --policy"
+cmp -s "$work/policy" "$work/node-1/log.policy" || die "the node keeps another policy"
+mkdir "$work/later"
+cp "$receipt" "$work/later/receipt"
+"$cotrain" receipt "$work/later/receipt" --policy "$work/policy" >/dev/null || die "the policy alone is not enough"
+sed 's/^quorum.*/quorum three/; /^group/d' "$work/policy" >"$work/strict"
+! "$cotrain" receipt "$work/later/receipt" --policy "$work/strict" >"$work/words" 2>&1 ||
+    die "a receipt without the quorum is taken"
+grep -q "three" "$work/words" || die "it is not told who is missing"
+
 # An old copy of the run must not be served: the witnesses hold more than it.
 cp "$work/run/ports" "$work/backup/ports"
 if timeout 60 "$cotraind" serve "$work/backup" --listen 127.0.0.1:0 --http 0 >"$work/backup.log" 2>&1; then

@@ -17,6 +17,7 @@ struct ct_receipt {
     uint64_t index;
     struct ct_checkpoint checkpoint;
     struct ct_buf entry; /* owned */
+    struct ct_buf note;  /* owned; the checkpoint as it was signed, for policy.h */
 };
 
 /* Verifies a receipt from a stranger against the log's verifier key (vkey form): strict syntax,
