@@ -2,6 +2,7 @@
 
 #include "run.h"
 
+#include <cotrain/disk.h>
 #include <cotrain/log.h>
 
 #include <errno.h>
@@ -17,18 +18,15 @@ static enum ct_err slot_path(const char *dir, uint32_t slot, const char *suffix,
     return ct_run_path(dir, name, out);
 }
 
-static bool write_all(int fd, const uint8_t *data, size_t length) {
-    while (length > 0) {
-        ssize_t count = write(fd, data, length);
-        if (count < 0 && errno != EINTR) {
-            return false;
-        }
-        if (count > 0) {
-            data += count;
-            length -= (size_t)count;
-        }
+/* Gives the bytes the name, without a sync. */
+static enum ct_err write_slot(const char *fresh, const char *path, struct ct_bytes bytes) {
+    int fd = -1;
+    CT_TRY(ct_disk_make(fresh, &fd));
+    enum ct_err err = ct_disk_write(fd, fresh, bytes, 0);
+    if (close(fd) != 0 && err == CT_OK) {
+        err = ct_fail(ct_disk_code(errno), "cannot write %s: %s", fresh, strerror(errno));
     }
-    return true;
+    return err == CT_OK ? ct_disk_rename(fresh, path) : err;
 }
 
 void ct_cache_save(const char *dir, uint32_t round, const struct ct_layout *layout,
@@ -39,16 +37,14 @@ void ct_cache_save(const char *dir, uint32_t round, const struct ct_layout *layo
         slot_path(dir, round & 1, ".new", fresh) != CT_OK) {
         return;
     }
-    mkdir(folder, 0777);
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    bool written =
-        fd >= 0 && write_all(fd, (const uint8_t *)theta, layout->parameters * sizeof theta[0]);
-    if (fd >= 0) {
-        written = close(fd) == 0 && written;
+    const struct ct_bytes bytes = {(const uint8_t *)theta, layout->parameters * sizeof theta[0]};
+    enum ct_err err = ct_disk_make_dir(folder);
+    if (err == CT_OK) {
+        err = write_slot(fresh, path, bytes);
     }
-    if (!written || rename(fresh, path) != 0) {
-        ct_log(CT_LOG_WARN, "cache", "%s could not be written: %s", path, strerror(errno));
-        unlink(fresh);
+    if (err != CT_OK) {
+        ct_log(CT_LOG_WARN, "cache", "the model is not kept for a restart: %s", ct_err_detail());
+        ct_disk_discard(fresh);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "incoming.h"
 
+#include <cotrain/disk.h>
 #include <cotrain/log.h>
 
 #include <dirent.h>
@@ -21,7 +22,7 @@ static enum ct_err incoming_path(const char *dir, uint32_t node, uint32_t round,
 }
 
 static enum ct_err fail_errno(const char *what, const char *path) {
-    return ct_fail(CT_ERR_IO, "cannot %s %s: %s", what, path, strerror(errno));
+    return ct_fail(ct_disk_code(errno), "cannot %s %s: %s", what, path, strerror(errno));
 }
 
 enum ct_err ct_incoming_length(const char *dir, uint32_t node, uint32_t round, uint64_t *out) {
@@ -41,26 +42,15 @@ enum ct_err ct_incoming_write(const char *dir, uint32_t node, uint32_t round, ui
                               struct ct_bytes data) {
     char path[PATH_MAX];
     CT_TRY(incoming_path(dir, node, round, path));
-    int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0) {
+    int fd = open(path, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {
+        CT_TRY(ct_disk_make_new(path, true, &fd));
+    } else if (fd < 0) {
         return fail_errno("open", path);
     }
-    enum ct_err err = CT_OK;
-    if (ftruncate(fd, (off_t)offset) != 0) {
-        err = fail_errno("cut", path);
-    }
-    while (data.length > 0 && err == CT_OK) {
-        ssize_t count = pwrite(fd, data.data, data.length, (off_t)offset);
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count < 0) {
-            err = fail_errno("write", path);
-            break;
-        }
-        data.data += count;
-        data.length -= (size_t)count;
-        offset += (uint64_t)count;
+    enum ct_err err = ct_disk_cut(fd, path, offset);
+    if (err == CT_OK) {
+        err = ct_disk_write(fd, path, data, offset);
     }
     if (close(fd) != 0 && err == CT_OK) {
         err = fail_errno("write", path);
@@ -74,7 +64,7 @@ static enum ct_err sync_file(const char *path) {
         return errno == ENOENT ? ct_fail(CT_ERR_NOT_FOUND, "%s is not there", path)
                                : fail_errno("open", path);
     }
-    enum ct_err err = fsync(fd) == 0 ? CT_OK : fail_errno("sync", path);
+    enum ct_err err = ct_disk_sync(fd, path);
     close(fd);
     return err;
 }
@@ -117,14 +107,14 @@ enum ct_err ct_incoming_store(const struct ct_run *run, const struct ct_commit *
         snprintf(name, sizeof name, CT_RUN_EVIDENCE "/%" PRIu32 "-%" PRIu32 ".payload",
                  commit->author, commit->round);
         CT_TRY(ct_run_path(run->dir, name, kept));
-        return rename(path, kept) == 0 ? CT_OK : fail_errno("move", path);
+        return ct_disk_rename(path, kept);
     }
     struct ct_blob_ref ref;
     CT_TRY(ct_blobs_import(&run->blobs, path, &ref));
     if (!ct_hash_equal(&ref.sha256, &commit->update.sha256)) {
         return ct_fail(CT_ERR_DIGEST, "%s changed after it was checked: is the disk sound?", path);
     }
-    return unlink(path) == 0 ? CT_OK : fail_errno("remove", path);
+    return ct_disk_remove(path);
 }
 
 void ct_incoming_sweep(const char *dir, uint32_t round) {

@@ -4,11 +4,9 @@
 
 #include <cotrain/buf.h>
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #define SEEDS_BYTES_MAX 512u
 
@@ -40,9 +38,8 @@ enum ct_err ct_seeds_load(const char *dir, struct ct_seeds *out) {
 }
 
 static enum ct_err save(const char *dir, const struct ct_seeds *seeds) {
-    char path[PATH_MAX], fresh[PATH_MAX], text[SEEDS_BYTES_MAX];
+    char path[PATH_MAX], text[SEEDS_BYTES_MAX];
     CT_TRY(ct_run_path(dir, CT_RUN_SEED, path));
-    CT_TRY(ct_run_path(dir, CT_RUN_SEED ".new", fresh));
     size_t length = 0;
     for (int i = 0; i < 2 && seeds->rounds[i] != 0; i++) {
         struct ct_hash seed;
@@ -52,20 +49,17 @@ static enum ct_err save(const char *dir, const struct ct_seeds *seeds) {
         length += (size_t)snprintf(text + length, sizeof text - length, "%" PRIu32 " %s\n",
                                    seeds->rounds[i], hex);
     }
-    /* Readable by the owner alone from its first byte on. */
-    unlink(fresh);
-    CT_TRY(ct_file_create_private(fresh, (struct ct_bytes){(const uint8_t *)text, length}));
-    if (rename(fresh, path) != 0) {
-        return ct_fail(CT_ERR_IO, "cannot rename %s: %s", fresh, strerror(errno));
-    }
-    return ct_dir_sync(dir);
+    return ct_file_replace_private(path, (struct ct_bytes){(const uint8_t *)text, length});
 }
 
 enum ct_err ct_seeds_draw(const char *dir, struct ct_seeds *seeds, uint32_t round,
                           struct ct_hash *out_hash) {
-    struct ct_seeds next = {{round, seeds->rounds[0]}, {{0}}};
+    /* One that was drawn for this round before a stop was never told: it gives way, and not the
+     * round before, whose reveal may still be on its way to the disk. */
+    const int before = seeds->rounds[0] == round ? 1 : 0;
+    struct ct_seeds next = {{round, seeds->rounds[before]}, {{0}}};
     ct_random(next.seeds[0], sizeof next.seeds[0]);
-    memcpy(next.seeds[1], seeds->seeds[0], sizeof next.seeds[1]);
+    memcpy(next.seeds[1], seeds->seeds[before], sizeof next.seeds[1]);
     CT_TRY(save(dir, &next));
     *seeds = next;
     *out_hash = ct_sha256((struct ct_bytes){next.seeds[0], sizeof next.seeds[0]});

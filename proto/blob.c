@@ -1,8 +1,7 @@
 /* The content-addressed store. A blob gets its name by rename after its bytes are synced, so what
  * has a name is complete; what is read is digested again, so what is returned is right. */
-#include "rt/disk.h"
-
 #include <cotrain/blob.h>
+#include <cotrain/disk.h>
 #include <cotrain/limits.h>
 
 #include <dirent.h>
@@ -19,7 +18,7 @@
 #define CHUNK_BYTES ((size_t)256 << 10)
 
 static enum ct_err failed(const char *what, const char *path) {
-    enum ct_err err = errno == ENOENT ? CT_ERR_NOT_FOUND : CT_ERR_IO;
+    enum ct_err err = errno == ENOENT ? CT_ERR_NOT_FOUND : ct_disk_code(errno);
     return ct_fail(err, "cannot %s %s: %s", what, path, strerror(errno));
 }
 
@@ -120,7 +119,7 @@ enum ct_err ct_blobs_put(const struct ct_blobs *blobs, struct ct_bytes bytes,
             err = settle(blobs, temporary, &ref);
         }
         if (err != CT_OK) {
-            unlink(temporary);
+            ct_disk_discard(temporary);
             return err;
         }
     }
@@ -179,7 +178,7 @@ enum ct_err ct_blobs_import(const struct ct_blobs *blobs, const char *path,
             err = settle(blobs, temporary, &ref);
         }
         if (err != CT_OK || present) {
-            unlink(temporary);
+            ct_disk_discard(temporary);
         }
     }
     close(in);

@@ -3,11 +3,13 @@
  * L1  A checkpoint that has its name covers only entries and tiles that are synced under theirs.
  * L2  Every checkpoint that ever had its name is a prefix of DIR/entries.
  * L3  Bytes of DIR/entries below the newest checkpoint's end are never written again.
- * L4  After an error in writing nothing more is appended: what the disk has is read anew first. */
+ * L4  After an error in writing nothing more is appended: what the disk has is read anew first.
+ * L5  A full disk is no such error: all that no checkpoint covers is written once more, bytes whose
+ *     sync found no room included, so trying again is as good as a first try. */
 #include "ledger_parts.h"
-#include "rt/disk.h"
 
 #include <cotrain/assert.h>
+#include <cotrain/disk.h>
 #include <cotrain/log.h>
 
 #include <dirent.h>
@@ -385,6 +387,11 @@ enum ct_err ct_ledger_open(const char *dir, const char *origin, const struct ct_
     return CT_OK;
 }
 
+/* L4, L5 */
+static void fail_after(struct ct_ledger *ledger, enum ct_err err) {
+    ledger->failed = ledger->failed || err != CT_ERR_FULL;
+}
+
 static enum ct_err check_writable(const struct ct_ledger *ledger) {
     if (ledger->log_key == NULL) {
         return ct_fail(CT_ERR_STATE, "the ledger %s is open for reading only", ledger->dir);
@@ -440,7 +447,7 @@ enum ct_err ct_ledger_publish(struct ct_ledger *ledger) {
     }
     enum ct_err err = publish(ledger);
     if (err != CT_OK) {
-        ledger->failed = true;
+        fail_after(ledger, err);
         return err;
     }
     ct_tiles_prune(ledger, before, ledger->published);
@@ -521,7 +528,7 @@ enum ct_err ct_ledger_cut(struct ct_ledger *ledger, uint64_t size) {
             err = ct_disk_sync(ledger->fd, path);
         }
         if (err != CT_OK) {
-            ledger->failed = true;
+            fail_after(ledger, err);
             return err;
         }
         ledger->stored = end;

@@ -2,9 +2,9 @@
  * missing or damaged is written again; but a published checkpoint's tiles are durable before it is,
  * and stay until full ones replace them. */
 #include "ledger_parts.h"
-#include "rt/disk.h"
 
 #include <cotrain/assert.h>
+#include <cotrain/disk.h>
 #include <cotrain/log.h>
 
 #include <dirent.h>

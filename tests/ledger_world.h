@@ -3,8 +3,8 @@
 #define TESTS_LEDGER_WORLD_H
 
 #include "fixture.h"
-#include "proto/rt/disk.h"
 
+#include <cotrain/disk.h>
 #include <cotrain/ledger.h>
 
 #define ORIGIN "example.org/run"

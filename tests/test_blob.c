@@ -1,7 +1,7 @@
 #include "fixture.h"
-#include "proto/rt/disk.h"
 
 #include <cotrain/blob.h>
+#include <cotrain/disk.h>
 
 #define ABC "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
@@ -119,14 +119,13 @@ struct journal {
     char text[256];
 };
 
-static enum ct_disk_verdict record(void *user, enum ct_disk_op op, const char *path) {
+static enum ct_disk_verdict record(void *user, const struct ct_disk_step *step) {
     static const char letters[] = {
         [CT_DISK_MAKE] = 'm',     [CT_DISK_WRITE] = 'w',  [CT_DISK_SYNC] = 's',
         [CT_DISK_CUT] = 'c',      [CT_DISK_RENAME] = 'r', [CT_DISK_MAKE_DIR] = 'M',
-        [CT_DISK_SYNC_DIR] = 'S', [CT_DISK_REMOVE] = 'x'};
-    (void)path;
+        [CT_DISK_SYNC_DIR] = 'S', [CT_DISK_REMOVE] = 'x', [CT_DISK_LINK] = 'l'};
     struct journal *journal = user;
-    journal->text[journal->count] = letters[op];
+    journal->text[journal->count] = letters[step->op];
     journal->count++;
     if (journal->count <= journal->fail_at) {
         return CT_DISK_GO;

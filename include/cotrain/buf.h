@@ -29,6 +29,8 @@ CT_MUST_CHECK enum ct_err ct_file_read(const char *path, struct ct_buf *buf);
  * is always the same, so that what a crash left is overwritten by the next call; one writer of a
  * path at a time. */
 CT_MUST_CHECK enum ct_err ct_file_replace(const char *path, struct ct_bytes bytes);
+/* The same with mode 0600. */
+CT_MUST_CHECK enum ct_err ct_file_replace_private(const char *path, struct ct_bytes bytes);
 /* As durable, with mode 0600, whole or not at all; CT_ERR_EXISTS if anything has the name. */
 CT_MUST_CHECK enum ct_err ct_file_create_private(const char *path, struct ct_bytes bytes);
 /* Makes the directory and its parents, durably. */

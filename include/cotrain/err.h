@@ -10,6 +10,7 @@
     X(CONFIG, "wrong configuration")                                                               \
     X(MEMORY, "out of memory")                                                                     \
     X(IO, "input or output failed")                                                                \
+    X(FULL, "no room on the disk")                                                                 \
     X(NOT_FOUND, "not found")                                                                      \
     X(EXISTS, "exists already")                                                                    \
     X(TOO_LARGE, "larger than allowed")                                                            \

@@ -37,7 +37,8 @@ void ct_ledger_close(struct ct_ledger *ledger);
 CT_MUST_CHECK enum ct_err ct_ledger_append(struct ct_ledger *ledger, struct ct_bytes entry,
                                            uint64_t *out_index);
 /* Makes all appended entries durable and publishes a checkpoint over them; nothing new: nothing is
- * done. After an error the ledger refuses further appends until it is reopened. */
+ * done. CT_ERR_FULL: nothing new is published, and it may be called again when there is room. After
+ * any other error the ledger refuses further appends until it is reopened. */
 CT_MUST_CHECK enum ct_err ct_ledger_publish(struct ct_ledger *ledger);
 /* Keeps the newest published checkpoint as DIR/checkpoints/<size>; again is harmless. */
 CT_MUST_CHECK enum ct_err ct_ledger_keep(struct ct_ledger *ledger);

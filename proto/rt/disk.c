@@ -1,4 +1,4 @@
-#include "disk.h"
+#include <cotrain/disk.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static _Thread_local struct {
+static struct {
     ct_disk_hook hook;
     void *user;
 } watch;
@@ -17,21 +17,30 @@ void ct_disk_watch(ct_disk_hook hook, void *user) {
     watch.user = user;
 }
 
-static enum ct_disk_verdict ask(enum ct_disk_op op, const char *path) {
-    enum ct_disk_verdict verdict =
-        watch.hook == NULL ? CT_DISK_GO : watch.hook(watch.user, op, path);
+/* Whether to go on; if not, errno says why. */
+static enum ct_disk_verdict ask(const struct ct_disk_step *step) {
+    enum ct_disk_verdict verdict = watch.hook == NULL ? CT_DISK_GO : watch.hook(watch.user, step);
     if (verdict != CT_DISK_GO) {
-        errno = EIO;
+        errno = verdict == CT_DISK_FULL ? ENOSPC : EIO;
     }
     return verdict;
 }
 
+static bool refused(enum ct_disk_op op, const char *path) {
+    return ask(&(struct ct_disk_step){.op = op, .path = path}) != CT_DISK_GO;
+}
+
+enum ct_err ct_disk_code(int reason) {
+    return reason == ENOSPC || reason == EDQUOT ? CT_ERR_FULL : CT_ERR_IO;
+}
+
 static enum ct_err failed(const char *what, const char *path) {
-    return ct_fail(CT_ERR_IO, "cannot %s %s: %s", what, path, strerror(errno));
+    int reason = errno;
+    return ct_fail(ct_disk_code(reason), "cannot %s %s: %s", what, path, strerror(reason));
 }
 
 enum ct_err ct_disk_make(const char *path, int *out_fd) {
-    if (ask(CT_DISK_MAKE, path) != CT_DISK_GO) {
+    if (refused(CT_DISK_MAKE, path)) {
         return failed("make", path);
     }
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644);
@@ -42,10 +51,27 @@ enum ct_err ct_disk_make(const char *path, int *out_fd) {
     return CT_OK;
 }
 
+enum ct_err ct_disk_make_new(const char *path, bool secret, int *out_fd) {
+    CT_TRY(ct_disk_remove(path));
+    if (refused(CT_DISK_MAKE, path)) {
+        return failed("make", path);
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, secret ? 0600 : 0644);
+    if (fd < 0) {
+        return failed("make", path);
+    }
+    *out_fd = fd;
+    return CT_OK;
+}
+
 enum ct_err ct_disk_write(int fd, const char *path, struct ct_bytes bytes, uint64_t offset) {
-    enum ct_disk_verdict verdict = ask(CT_DISK_WRITE, path);
-    size_t end =
-        verdict == CT_DISK_GO ? bytes.length : (verdict == CT_DISK_TEAR ? bytes.length / 2 : 0);
+    const struct ct_disk_step step = {
+        .op = CT_DISK_WRITE, .path = path, .bytes = bytes, .offset = offset};
+    enum ct_disk_verdict verdict = ask(&step);
+    int reason = errno;
+    size_t end = verdict == CT_DISK_GO     ? bytes.length
+                 : verdict == CT_DISK_FAIL ? 0
+                                           : bytes.length / 2;
     for (size_t at = 0; at < end;) {
         ssize_t count = pwrite(fd, bytes.data + at, end - at, (off_t)(offset + at));
         if (count < 0 && errno == EINTR) {
@@ -57,49 +83,67 @@ enum ct_err ct_disk_write(int fd, const char *path, struct ct_bytes bytes, uint6
         at += (size_t)count;
     }
     if (verdict != CT_DISK_GO) {
-        errno = EIO;
+        errno = reason;
         return failed("write", path);
     }
     return CT_OK;
 }
 
 enum ct_err ct_disk_sync(int fd, const char *path) {
-    if (ask(CT_DISK_SYNC, path) != CT_DISK_GO || fsync(fd) != 0) {
+    if (refused(CT_DISK_SYNC, path) || fsync(fd) != 0) {
         return failed("sync", path);
     }
     return CT_OK;
 }
 
 enum ct_err ct_disk_cut(int fd, const char *path, uint64_t length) {
-    if (ask(CT_DISK_CUT, path) != CT_DISK_GO || ftruncate(fd, (off_t)length) != 0) {
+    const struct ct_disk_step step = {.op = CT_DISK_CUT, .path = path, .offset = length};
+    if (ask(&step) != CT_DISK_GO || ftruncate(fd, (off_t)length) != 0) {
         return failed("cut", path);
     }
     return CT_OK;
 }
 
 enum ct_err ct_disk_rename(const char *from, const char *to) {
-    if (ask(CT_DISK_RENAME, to) != CT_DISK_GO || rename(from, to) != 0) {
+    const struct ct_disk_step step = {.op = CT_DISK_RENAME, .path = to, .from = from};
+    if (ask(&step) != CT_DISK_GO || rename(from, to) != 0) {
         return failed("replace", to);
     }
     return CT_OK;
 }
 
-enum ct_err ct_disk_make_dir(const char *path) {
+enum ct_err ct_disk_link(const char *from, const char *to) {
+    const struct ct_disk_step step = {.op = CT_DISK_LINK, .path = to, .from = from};
+    if (ask(&step) != CT_DISK_GO || link(from, to) != 0) {
+        return errno == EEXIST ? ct_fail(CT_ERR_EXISTS, "%s exists already and stays as it is", to)
+                               : failed("make", to);
+    }
+    return CT_OK;
+}
+
+static bool is_dir(const char *path) {
     struct stat status;
-    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
+    int reason = errno;
+    bool is = stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+    errno = reason;
+    return is;
+}
+
+enum ct_err ct_disk_make_dir(const char *path) {
+    if (is_dir(path)) {
         return CT_OK;
     }
-    if (ask(CT_DISK_MAKE_DIR, path) != CT_DISK_GO) {
+    if (refused(CT_DISK_MAKE_DIR, path)) {
         return failed("make directory", path);
     }
-    if (mkdir(path, 0777) != 0 && errno != EEXIST) {
+    if (mkdir(path, 0777) != 0 && !(errno == EEXIST && is_dir(path))) {
         return failed("make directory", path);
     }
     return CT_OK;
 }
 
 enum ct_err ct_disk_sync_dir(const char *path) {
-    if (ask(CT_DISK_SYNC_DIR, path) != CT_DISK_GO) {
+    if (refused(CT_DISK_SYNC_DIR, path)) {
         return failed("sync directory", path);
     }
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -116,10 +160,16 @@ enum ct_err ct_disk_remove(const char *path) {
     if (lstat(path, &status) != 0) {
         return errno == ENOENT ? CT_OK : failed("remove", path);
     }
-    if (ask(CT_DISK_REMOVE, path) != CT_DISK_GO || remove(path) != 0) {
+    if (refused(CT_DISK_REMOVE, path) || remove(path) != 0) {
         return failed("remove", path);
     }
     return CT_OK;
+}
+
+void ct_disk_discard(const char *path) {
+    if (!refused(CT_DISK_REMOVE, path)) {
+        unlink(path);
+    }
 }
 
 enum ct_err ct_disk_replace(const char *temporary, const char *path, struct ct_bytes bytes) {

@@ -1,4 +1,5 @@
 #include <cotrain/buf.h>
+#include <cotrain/disk.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,7 +10,7 @@
 #include <unistd.h>
 
 static enum ct_err fail_errno(const char *what, const char *path) {
-    enum ct_err err = errno == ENOENT ? CT_ERR_NOT_FOUND : CT_ERR_IO;
+    enum ct_err err = errno == ENOENT ? CT_ERR_NOT_FOUND : ct_disk_code(errno);
     return ct_fail(err, "%s %s: %s", what, path, strerror(errno));
 }
 
@@ -72,32 +73,11 @@ enum ct_err ct_file_read(const char *path, struct ct_buf *buf) {
     return err;
 }
 
-static enum ct_err write_all(int fd, const char *path, struct ct_bytes bytes) {
-    while (bytes.length > 0) {
-        ssize_t count = write(fd, bytes.data, bytes.length);
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count < 0) {
-            return fail_errno("cannot write", path);
-        }
-        bytes.data += count;
-        bytes.length -= (size_t)count;
-    }
-    if (fsync(fd) != 0) {
-        return fail_errno("cannot sync", path);
-    }
-    return CT_OK;
-}
-
 enum ct_err ct_dir_sync(const char *path) {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
+    if (access(path, F_OK) != 0) {
         return fail_errno("cannot open directory", path);
     }
-    enum ct_err err = fsync(fd) == 0 ? CT_OK : fail_errno("cannot sync directory", path);
-    close(fd);
-    return err;
+    return ct_disk_sync_dir(path);
 }
 
 static enum ct_err sync_parent(const char *path) {
@@ -113,62 +93,57 @@ static enum ct_err sync_parent(const char *path) {
 }
 
 /* "PATH.tmp" with the bytes, synced. */
-static enum ct_err write_temporary(const char *path, struct ct_bytes bytes, mode_t mode,
+static enum ct_err write_temporary(const char *path, struct ct_bytes bytes, bool secret,
                                    char temporary[PATH_MAX]) {
     int length = snprintf(temporary, PATH_MAX, "%s.tmp", path);
     if (length < 0 || length >= PATH_MAX) {
         return ct_fail(CT_ERR_IO, "the path %.100s... is too long", path);
     }
-    /* A leftover may have another mode, or be a link that someone put there. */
-    unlink(temporary);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-    if (fd < 0) {
-        return fail_errno("cannot make", temporary);
+    int fd = -1;
+    CT_TRY(ct_disk_make_new(temporary, secret, &fd));
+    enum ct_err err = ct_disk_write(fd, temporary, bytes, 0);
+    if (err == CT_OK) {
+        err = ct_disk_sync(fd, temporary);
     }
-    enum ct_err err = write_all(fd, temporary, bytes);
     if (close(fd) != 0 && err == CT_OK) {
         err = fail_errno("cannot write", temporary);
     }
     if (err != CT_OK) {
-        unlink(temporary);
+        ct_disk_discard(temporary);
     }
     return err;
 }
 
-enum ct_err ct_file_replace(const char *path, struct ct_bytes bytes) {
+static enum ct_err replace(const char *path, struct ct_bytes bytes, bool secret) {
     char temporary[PATH_MAX];
-    CT_TRY(write_temporary(path, bytes, 0644, temporary));
-    if (rename(temporary, path) != 0) {
-        enum ct_err err = fail_errno("cannot replace", path);
-        unlink(temporary);
+    CT_TRY(write_temporary(path, bytes, secret, temporary));
+    enum ct_err err = ct_disk_rename(temporary, path);
+    if (err != CT_OK) {
+        ct_disk_discard(temporary);
         return err;
     }
     return sync_parent(path);
 }
 
+enum ct_err ct_file_replace(const char *path, struct ct_bytes bytes) {
+    return replace(path, bytes, false);
+}
+
+enum ct_err ct_file_replace_private(const char *path, struct ct_bytes bytes) {
+    return replace(path, bytes, true);
+}
+
 enum ct_err ct_file_create_private(const char *path, struct ct_bytes bytes) {
     char temporary[PATH_MAX];
-    CT_TRY(write_temporary(path, bytes, 0600, temporary));
-    /* link, unlike rename, never takes the place of something. */
-    enum ct_err err = CT_OK;
-    if (link(temporary, path) != 0) {
-        err = errno == EEXIST ? ct_fail(CT_ERR_EXISTS, "%s exists already and stays as it is", path)
-                              : fail_errno("cannot make", path);
-    }
-    unlink(temporary);
+    CT_TRY(write_temporary(path, bytes, true, temporary));
+    enum ct_err err = ct_disk_link(temporary, path);
+    ct_disk_discard(temporary);
     return err == CT_OK ? sync_parent(path) : err;
 }
 
 static enum ct_err make_one(const char *path) {
-    if (mkdir(path, 0777) == 0) {
-        return sync_parent(path);
-    }
-    int reason = errno;
-    struct stat status;
-    if (reason == EEXIST && stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
-        return CT_OK;
-    }
-    return ct_fail(CT_ERR_IO, "cannot make directory %s: %s", path, strerror(reason));
+    CT_TRY(ct_disk_make_dir(path));
+    return sync_parent(path);
 }
 
 enum ct_err ct_dir_make(const char *path) {
