@@ -76,6 +76,7 @@ static void begin_round(struct ct_fold *fold, const struct ct_round_opened *open
         struct ct_fold_node *node = &fold->nodes[item->node - 1];
         if (item->reset) {
             node->epochs = item->epoch + 1;
+            node->epoch_tokens[item->epoch % (CT_ESCROW_EPOCHS + 1)] = 0;
             node->epoch_rounds = ct_epoch_rounds(fold, node->number, item->epoch);
         }
         node->epoch_index = item->index + 1;
@@ -364,6 +365,7 @@ static void end_round(struct ct_fold *fold, const struct ct_round_closed *closed
             node->state = node->commit.state;
             node->merged_rounds++;
             node->merged_tokens += ct_fold_tokens(fold, node);
+            node->epoch_tokens[item->epoch % (CT_ESCROW_EPOCHS + 1)] += ct_fold_tokens(fold, node);
         } else {
             ct_ranges_add(ranges, (struct ct_range){item->position,
                                                     (uint64_t)item->steps * fold->manifest.batch});

@@ -8,6 +8,7 @@
 
 #include <cotrain/blob.h>
 #include <cotrain/codec.h>
+#include <cotrain/credit.h>
 #include <cotrain/entry.h>
 #include <cotrain/manifest.h>
 
@@ -41,6 +42,9 @@ struct ct_fold_node {
     struct ct_hash state;  /* of its last merged commit */
     uint32_t merged_rounds;
     uint64_t merged_tokens;
+    /* of them, those of epoch n, for the current epoch and the ones before that are in escrow:
+     * epoch_tokens[n mod (CT_ESCROW_EPOCHS + 1)] (credit.h) */
+    uint64_t epoch_tokens[CT_ESCROW_EPOCHS + 1];
     /* the open round; commit and its index stay until the next one */
     enum ct_part part;
     bool refused_logged; /* at most one refused entry per (node, round) */
