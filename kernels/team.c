@@ -6,7 +6,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-enum { SPINS = 4000 };
+enum { SPINS = 100 };
 
 struct ct_meeting {
     atomic_size_t arrived; /* in the present phase */
