@@ -40,7 +40,8 @@ void ct_disk_watch(ct_disk_hook hook, void *user);
 /* Opens for writing; a file that is there is emptied, a link is not followed. */
 CT_MUST_CHECK enum ct_err ct_disk_make(const char *path, int *out_fd);
 /* The same for a file that is readable by the owner alone from its first byte on (`secret`), or by
- * all; one that is there is removed first, for it may have another mode or be a link. */
+ * all; one that is there is removed first, for it may have another mode or be a link.
+ * CT_ERR_NOT_FOUND: the directory is missing. */
 CT_MUST_CHECK enum ct_err ct_disk_make_new(const char *path, bool secret, int *out_fd);
 CT_MUST_CHECK enum ct_err ct_disk_write(int fd, const char *path, struct ct_bytes bytes,
                                         uint64_t offset);

@@ -58,7 +58,9 @@ enum ct_err ct_disk_make_new(const char *path, bool secret, int *out_fd) {
     }
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, secret ? 0600 : 0644);
     if (fd < 0) {
-        return failed("make", path);
+        enum ct_err err = errno == ENOENT ? CT_ERR_NOT_FOUND : CT_OK;
+        enum ct_err other = failed("make", path);
+        return err == CT_OK ? other : err;
     }
     *out_fd = fd;
     return CT_OK;
