@@ -92,9 +92,12 @@ static void started(void *user, const struct ct_solo_start *start) {
     printf("numerics  %s on %s\n", numerics,
            command->solo.engine.numerics == CT_NUMERICS_FAST ? "OpenBLAS"
                                                              : ct_isa_name(ct_isa_active()));
-    printf("memory    %.1f MiB: weights, gradient and optimizer %.1f, activations %.1f, scratch "
+    if (start->ranks > 1) {
+        printf("site      %u ranks share each step\n", start->ranks);
+    }
+    printf("memory    %.1f MiB%s: weights, gradient and optimizer %.1f, activations %.1f, scratch "
            "%.1f, leaves %.1f\n",
-           mebibytes(plan->total + start->training_state_bytes),
+           mebibytes(plan->total + start->training_state_bytes), start->ranks > 1 ? " each" : "",
            mebibytes(start->training_state_bytes), mebibytes(plan->activations),
            mebibytes(plan->scratch), mebibytes(plan->gradients));
     fflush(stdout);
@@ -289,7 +292,36 @@ static void set_defaults(struct command *command) {
     command->terminal = !command->json && isatty(STDOUT_FILENO);
 }
 
+/* −1: go on; else the exit status. */
+static int parse(struct command *command, bool speaks, int argc, char **argv) {
+    int option;
+    opterr = speaks;
+    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        if (option == OPTION_HELP) {
+            if (speaks) {
+                fputs(usage, stdout);
+            }
+            return CT_EXIT_DONE;
+        }
+        if (option == '?') {
+            return CT_EXIT_USAGE;
+        }
+        if (take_option(command, option, optarg) != CT_OK) {
+            return speaks ? ct_command_fail("cotrain train", CT_ERR_USAGE) : CT_EXIT_USAGE;
+        }
+    }
+    if (optind != argc && speaks) {
+        fprintf(stderr, "cotrain train: '%s' is not an option; cotrain train --help tells how\n",
+                argv[optind]);
+    }
+    return optind != argc ? CT_EXIT_USAGE : -1;
+}
+
 int ct_cmd_train(int argc, char **argv) {
+    return ct_site_train(ct_site_alone(), argc, argv);
+}
+
+int ct_site_train(struct ct_site *site, int argc, char **argv) {
     struct command command = {
         .solo =
             {
@@ -304,29 +336,22 @@ int ct_cmd_train(int argc, char **argv) {
                 .seed = 1,
             },
     };
-    int option;
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-        if (option == OPTION_HELP) {
-            fputs(usage, stdout);
-            return CT_EXIT_DONE;
-        }
-        if (option == '?') {
-            return CT_EXIT_USAGE;
-        }
-        if (take_option(&command, option, optarg) != CT_OK) {
-            return ct_command_fail("cotrain train", CT_ERR_USAGE);
-        }
-    }
-    if (optind != argc) {
-        fprintf(stderr, "cotrain train: '%s' is not an option; cotrain train --help tells how\n",
-                argv[optind]);
-        return CT_EXIT_USAGE;
+    const bool speaks = site->rank == 0;
+    const int status = parse(&command, speaks, argc, argv);
+    if (status >= 0) {
+        return status;
     }
     set_defaults(&command);
     const struct ct_solo_listener listener = {started, stepped, ended, &command};
-    enum ct_err err = ct_isa_start();
+    enum ct_err err = ct_site_agree(site, ct_isa_start());
     if (err == CT_OK) {
-        err = ct_solo_run(&command.solo, &listener);
+        err = ct_solo_run(&command.solo, site, &listener);
     }
-    return err == CT_OK ? CT_EXIT_DONE : ct_command_fail("cotrain train", err);
+    if (err == CT_OK) {
+        return CT_EXIT_DONE;
+    }
+    if (speaks) {
+        return ct_command_fail("cotrain train", err);
+    }
+    return err == CT_ERR_USAGE ? CT_EXIT_USAGE : CT_EXIT_FAILED;
 }

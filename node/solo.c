@@ -17,6 +17,8 @@ enum {
 struct solo {
     const struct ct_solo_options *options;
     const struct ct_solo_listener *listener;
+    struct ct_site *site;
+    struct ct_engine_options part; /* of each step, this rank's */
     struct ct_corpus train, heldout_text;
     struct ct_layout layout;
     struct ct_engine *engine;
@@ -44,38 +46,85 @@ static struct ct_hash seed_hash(uint64_t seed) {
     return hash;
 }
 
+static uint64_t double_bits(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* What decides on the bits beside the first model, which is compared when it is drawn. */
+static enum ct_err compare_options(const struct solo *solo) {
+    const struct ct_solo_options *options = solo->options;
+    const uint64_t numerics = options->engine.numerics;
+    const uint64_t facts[] = {
+        options->shape.context,
+        options->shape.heads,
+        options->engine.batch,
+        options->engine.leaves,
+        options->steps,
+        options->warmup_steps,
+        double_bits(options->peak),
+        double_bits(options->floor),
+        options->seed,
+    };
+    CT_TRY(ct_site_same(solo->site, "the numerics", &numerics, sizeof numerics));
+    return ct_site_same(solo->site, "the options", facts, sizeof facts);
+}
+
+static enum ct_err load_text(struct solo *solo, uint32_t *out_vocab) {
+    const struct ct_text_source *source = &solo->options->source;
+    if (solo->site->rank != 0) {
+        return CT_OK;
+    }
+    CT_TRY(ct_text_split_load(source, CT_SPLIT_TRAIN, &solo->train, out_vocab));
+    return ct_text_split_load(source, CT_SPLIT_HELDOUT, &solo->heldout_text, out_vocab);
+}
+
 static enum ct_err load(struct solo *solo) {
     const struct ct_solo_options *options = solo->options;
-    uint32_t vocab;
-    CT_TRY(ct_text_split_load(&options->source, CT_SPLIT_TRAIN, &solo->train, &vocab));
-    CT_TRY(ct_text_split_load(&options->source, CT_SPLIT_HELDOUT, &solo->heldout_text, &vocab));
     struct ct_model_shape shape = options->shape;
-    shape.vocab = vocab;
+    CT_TRY(compare_options(solo));
+    CT_TRY(ct_site_agree(solo->site, load_text(solo, &shape.vocab)));
+    CT_TRY(solo->site->calls->share(solo->site, &shape.vocab, sizeof shape.vocab));
     CT_TRY(ct_layout_init(&solo->layout, &shape));
-    CT_TRY(ct_engine_plan(&solo->layout, &options->engine, &solo->plan));
-    const struct ct_solo_start start = {
-        .layout = &solo->layout,
-        .plan = solo->plan,
-        .training_state_bytes = 4 * solo->layout.parameters * sizeof(float),
-        .train_tokens = solo->train.count,
-        .heldout_tokens = solo->heldout_text.count,
-    };
-    solo->listener->started(solo->listener->user, &start);
+    solo->part = options->engine;
+    CT_TRY(ct_site_options(solo->site, &solo->part));
+    CT_TRY(ct_engine_plan(&solo->layout, &solo->part, &solo->plan));
+    if (solo->site->rank == 0) {
+        const struct ct_solo_start start = {
+            .layout = &solo->layout,
+            .plan = solo->plan,
+            .ranks = solo->site->ranks,
+            .training_state_bytes = 4 * solo->layout.parameters * sizeof(float),
+            .train_tokens = solo->train.count,
+            .heldout_tokens = solo->heldout_text.count,
+        };
+        solo->listener->started(solo->listener->user, &start);
+    }
     return CT_OK;
+}
+
+static enum ct_err open_text(struct solo *solo, const struct ct_hash *seed) {
+    const uint32_t context = solo->options->shape.context;
+    if (solo->site->rank != 0) {
+        return CT_OK;
+    }
+    CT_TRY(ct_windows_init(&solo->windows, seed, solo->train.tokens, solo->train.count, context));
+    return ct_heldout_init(&solo->heldout, solo->engine, solo->part.batch, context,
+                           &solo->heldout_text);
 }
 
 static enum ct_err prepare(struct solo *solo) {
     const struct ct_solo_options *options = solo->options;
-    const uint32_t context = options->shape.context, batch = options->engine.batch;
     const struct ct_hash seed = seed_hash(options->seed);
-    CT_TRY(ct_engine_open(&solo->layout, &options->engine, &solo->engine));
+    const size_t window = options->shape.context + 1;
+    CT_TRY(ct_engine_open(&solo->layout, &solo->part, &solo->engine));
     CT_TRY(ct_train_state_init(&solo->state, &solo->layout, false));
-    solo->state.threads = options->engine.threads;
-    CT_TRY(ct_windows_init(&solo->windows, &seed, solo->train.tokens, solo->train.count, context));
-    CT_TRY(ct_heldout_init(&solo->heldout, solo->engine, batch, context, &solo->heldout_text));
+    solo->state.threads = solo->part.threads;
+    CT_TRY(open_text(solo, &seed));
     solo->gradient = malloc(solo->layout.parameters * sizeof(float));
     solo->rates = malloc(options->steps * sizeof(float));
-    solo->tokens = malloc((size_t)batch * (context + 1) * sizeof(uint32_t));
+    solo->tokens = malloc(options->engine.batch * window * sizeof(uint32_t));
     if (solo->gradient == NULL || solo->rates == NULL || solo->tokens == NULL) {
         return ct_fail(CT_ERR_MEMORY, "no memory for gradients of %zu parameters",
                        solo->layout.parameters);
@@ -84,6 +133,11 @@ static enum ct_err prepare(struct solo *solo) {
                   options->floor);
     ct_layout_draw(&solo->layout, &seed, solo->state.theta);
     return CT_OK;
+}
+
+static enum ct_err compare_models(const struct solo *solo, const char *what) {
+    return ct_site_same(solo->site, what, solo->state.theta,
+                        solo->layout.parameters * sizeof(float));
 }
 
 static uint64_t step_tokens(const struct solo *solo) {
@@ -95,8 +149,14 @@ static enum ct_err run_step(struct solo *solo, uint32_t step, struct ct_solo_ste
     const struct ct_adamw adamw = ct_adamw_default();
     const double start = now_s();
     float loss;
-    ct_windows_read(&solo->windows, (uint64_t)step * batch, batch, solo->tokens);
-    ct_engine_gradient(solo->engine, solo->state.theta, solo->tokens, solo->gradient, &loss);
+    bool go = true;
+    if (solo->site->rank == 0) {
+        ct_windows_read(&solo->windows, (uint64_t)step * batch, batch, solo->tokens);
+    }
+    CT_TRY(ct_site_deal_tokens(solo->site, &go, solo->tokens,
+                               (size_t)solo->part.batch * (solo->options->shape.context + 1)));
+    CT_TRY(ct_site_gradient(solo->site, solo->engine, &solo->layout, solo->state.theta,
+                            solo->tokens, solo->gradient, &loss));
     const struct ct_adamw_report report =
         ct_adamw_step(&adamw, &solo->layout, &solo->state, solo->gradient, loss, solo->rates[step]);
     solo->train_s += now_s() - start;
@@ -120,18 +180,29 @@ static enum ct_err run_step(struct solo *solo, uint32_t step, struct ct_solo_ste
     return CT_OK;
 }
 
+static void report(struct solo *solo, struct ct_solo_step *step) {
+    const struct ct_solo_options *options = solo->options;
+    const bool due = options->eval_every > 0 && step->step % options->eval_every == 0;
+    if (due && step->step < options->steps) {
+        const uint64_t windows = EVAL_TOKENS / options->shape.context;
+        step->heldout =
+            ct_heldout_loss(&solo->heldout, solo->state.theta, windows > 0 ? windows : 1);
+    }
+    solo->listener->stepped(solo->listener->user, step);
+}
+
 static enum ct_err train(struct solo *solo) {
     const struct ct_solo_options *options = solo->options;
     for (uint32_t step = 0; step < options->steps; step++) {
-        struct ct_solo_step report;
-        CT_TRY(run_step(solo, step, &report));
-        const bool due = options->eval_every > 0 && (step + 1) % options->eval_every == 0;
-        if (due && step + 1 < options->steps) {
-            const uint64_t windows = EVAL_TOKENS / options->shape.context;
-            report.heldout =
-                ct_heldout_loss(&solo->heldout, solo->state.theta, windows > 0 ? windows : 1);
+        struct ct_solo_step done;
+        CT_TRY(run_step(solo, step, &done));
+        if (solo->site->rank == 0) {
+            report(solo, &done);
         }
-        solo->listener->stepped(solo->listener->user, &report);
+    }
+    CT_TRY(compare_models(solo, "the trained model"));
+    if (solo->site->rank != 0) {
+        return CT_OK;
     }
     const struct ct_solo_end end = {
         .layout = &solo->layout,
@@ -144,12 +215,15 @@ static enum ct_err train(struct solo *solo) {
     return solo->listener->ended(solo->listener->user, &end);
 }
 
-enum ct_err ct_solo_run(const struct ct_solo_options *options,
+enum ct_err ct_solo_run(const struct ct_solo_options *options, struct ct_site *site,
                         const struct ct_solo_listener *listener) {
-    struct solo solo = {.options = options, .listener = listener};
+    struct solo solo = {.options = options, .listener = listener, .site = site};
     enum ct_err err = load(&solo);
     if (err == CT_OK) {
-        err = prepare(&solo);
+        err = ct_site_agree(site, prepare(&solo));
+    }
+    if (err == CT_OK) {
+        err = compare_models(&solo, "the first model");
     }
     if (err == CT_OK) {
         err = train(&solo);

@@ -2,6 +2,7 @@
 #ifndef NODE_SOLO_H
 #define NODE_SOLO_H
 
+#include "site.h"
 #include "text_split.h"
 
 #include <cotrain/engine.h>
@@ -19,7 +20,8 @@ struct ct_solo_options {
 /* What is reported, as it happens; `heldout` is NaN where it was not measured. */
 struct ct_solo_start {
     const struct ct_layout *layout;
-    struct ct_engine_plan plan;
+    struct ct_engine_plan plan; /* of this rank */
+    uint32_t ranks;
     uint64_t training_state_bytes; /* θ, m, v and the gradient */
     uint64_t train_tokens, heldout_tokens;
 };
@@ -47,8 +49,11 @@ struct ct_solo_listener {
 };
 
 /* CT_ERR_NUMERIC when a second step was not finite. The seed's number is the first 8 bytes of the
- * run seed, little-endian, the others zero: it draws the first model and the order of windows. */
-CT_MUST_CHECK enum ct_err ct_solo_run(const struct ct_solo_options *options,
+ * run seed, little-endian, the others zero: it draws the first model and the order of windows.
+ *
+ * Every rank of the site calls it with the same options (CT_ERR_CONFIG else); rank 0 alone reads
+ * the text, measures and calls the listener. The model is the same for any number of ranks. */
+CT_MUST_CHECK enum ct_err ct_solo_run(const struct ct_solo_options *options, struct ct_site *site,
                                       const struct ct_solo_listener *listener);
 
 #endif
