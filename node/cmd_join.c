@@ -1,5 +1,6 @@
 /* cotrain join: take part in a run. */
 #include "commands.h"
+#include "crew.h"
 #include "join.h"
 #include "node_dir.h"
 
@@ -47,6 +48,7 @@ static const char conditions[] =
     "\n";
 
 struct arguments {
+    struct ct_site *site;
     const char *ticket, *dir, *identity;
     uint32_t threads, until_round;
     bool yes, json;
@@ -74,6 +76,7 @@ static int parse(int argc, char **argv, struct arguments *out) {
     };
     int option = 0;
     bool good = true;
+    opterr = out->site->rank == 0;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
         case 'd':
@@ -95,7 +98,9 @@ static int parse(int argc, char **argv, struct arguments *out) {
             out->json = true;
             break;
         case 'h':
-            fputs(usage, stdout);
+            if (out->site->rank == 0) {
+                fputs(usage, stdout);
+            }
             return CT_EXIT_DONE;
         default:
             good = false;
@@ -103,7 +108,9 @@ static int parse(int argc, char **argv, struct arguments *out) {
         }
     }
     if (!good || optind + 1 != argc) {
-        fputs(usage, stderr);
+        if (out->site->rank == 0) {
+            fputs(usage, stderr);
+        }
         return CT_EXIT_USAGE;
     }
     out->ticket = argv[optind];
@@ -163,23 +170,41 @@ static bool is_finished(const char *dir, bool json) {
     return true;
 }
 
+static enum ct_err find_dir(const struct arguments *arguments, struct ct_ticket *out_ticket,
+                            char out[CT_NODE_PATH_MAX]) {
+    char hex[CT_HEX_BYTES];
+    if (ct_ticket_parse(arguments->ticket, out_ticket) != CT_OK) {
+        return ct_fail(CT_ERR_USAGE, "%s", ct_err_detail());
+    }
+    ct_hash_hex(&out_ticket->run_id, hex);
+    if (arguments->dir == NULL) {
+        return ct_node_dir_default(hex, out);
+    }
+    snprintf(out, CT_NODE_PATH_MAX, "%s", arguments->dir);
+    return CT_OK;
+}
+
+/* The ranks beside rank 0 meet it once DIR is locked. */
+static enum ct_err meet(const struct arguments *arguments, const struct ct_key *key) {
+    char text[512];
+    const struct ct_hash public = ct_key_public(key);
+    CT_TRY(ct_crew_meet(arguments->site, &public, text, sizeof text));
+    if (text[0] != '\0') {
+        printf(arguments->json ? "{\"event\":\"message\",\"text\":\"%s\"}\n" : "%s\n", text);
+        fflush(stdout);
+    }
+    return CT_OK;
+}
+
 static enum ct_err join(const struct arguments *arguments) {
-    struct ct_join_options options = {.threads = arguments->threads,
+    struct ct_join_options options = {.site = arguments->site,
+                                      .threads = arguments->threads,
                                       .until_round = arguments->until_round,
                                       .json = arguments->json};
     char dir[CT_NODE_PATH_MAX];
-    char hex[CT_HEX_BYTES];
     int lock = -1;
     struct ct_key *key = NULL;
-    if (ct_ticket_parse(arguments->ticket, &options.ticket) != CT_OK) {
-        return ct_fail(CT_ERR_USAGE, "%s", ct_err_detail());
-    }
-    ct_hash_hex(&options.ticket.run_id, hex);
-    if (arguments->dir != NULL) {
-        snprintf(dir, sizeof dir, "%s", arguments->dir);
-    } else {
-        CT_TRY(ct_node_dir_default(hex, dir));
-    }
+    CT_TRY(find_dir(arguments, &options.ticket, dir));
     if (is_finished(dir, arguments->json)) {
         return CT_OK;
     }
@@ -187,6 +212,9 @@ static enum ct_err join(const struct arguments *arguments) {
     CT_TRY(ct_dir_make(dir));
     CT_TRY(ct_node_dir_lock(dir, &lock));
     enum ct_err err = open_identity(arguments, dir, &key);
+    if (err == CT_OK) {
+        err = meet(arguments, key);
+    }
     if (err == CT_OK) {
         options.dir = dir;
         options.key = key;
@@ -197,13 +225,33 @@ static enum ct_err join(const struct arguments *arguments) {
     return err;
 }
 
+/* What a rank beside rank 0 does; the launcher's signals are rank 0's to answer. */
+static enum ct_err serve(const struct arguments *arguments) {
+    struct ct_ticket ticket;
+    char dir[CT_NODE_PATH_MAX];
+    const bool found = find_dir(arguments, &ticket, dir) == CT_OK;
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    return ct_crew_serve(arguments->site, found ? dir : NULL, arguments->identity,
+                         arguments->threads);
+}
+
 int ct_cmd_join(int argc, char **argv) {
-    struct arguments arguments = {0};
+    return ct_site_join(ct_site_alone(), argc, argv);
+}
+
+int ct_site_join(struct ct_site *site, int argc, char **argv) {
+    struct arguments arguments = {.site = site};
     int status = parse(argc, argv, &arguments);
     if (status >= 0) {
         return status;
     }
     signal(SIGPIPE, SIG_IGN);
+    if (site->rank != 0) {
+        return serve(&arguments) == CT_OK ? CT_EXIT_DONE : CT_EXIT_FAILED;
+    }
     enum ct_err err = join(&arguments);
-    return err == CT_OK ? CT_EXIT_DONE : ct_command_fail("cotrain join", err);
+    status = err == CT_OK ? CT_EXIT_DONE : ct_command_fail("cotrain join", err);
+    ct_crew_dismiss(site);
+    return status;
 }

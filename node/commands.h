@@ -17,6 +17,7 @@ int ct_cmd_status(int argc, char **argv);
 int ct_cmd_train(int argc, char **argv);
 
 /* The same by all ranks of a site: `cotrain-mpi`. Rank 0 alone prints and writes. */
+int ct_site_join(struct ct_site *site, int argc, char **argv);
 int ct_site_train(struct ct_site *site, int argc, char **argv);
 
 #endif

@@ -1,9 +1,9 @@
 #include "compute.h"
 
 #include "contribution.h"
+#include "crew.h"
 #include "node_dir.h"
 #include "train_slot.h"
-#include "workshop.h"
 
 #include <cotrain/assert.h>
 #include <cotrain/log.h>
@@ -27,9 +27,8 @@ struct ct_compute {
     /* the thread's own */
     char dir[CT_NODE_PATH_MAX];
     char state_dir[CT_NODE_PATH_MAX];
-    struct ct_workshop workshop;
-    bool workshop_open;
-    struct ct_hash held; /* digest of the state in memory; zero: it is nobody's */
+    struct ct_crew crew;
+    struct ct_buf manifest; /* the blob, when the crew is open */
     struct ct_compute_job current;
     double step_started_s, started_s;
 };
@@ -49,7 +48,8 @@ static bool cancelled(void *user) {
 }
 
 static double tokens_per_step(const struct ct_compute *compute) {
-    return (double)compute->workshop.manifest.batch * compute->workshop.layout.shape.context;
+    return (double)compute->crew.workshop.manifest.batch *
+           compute->crew.workshop.layout.shape.context;
 }
 
 static void on_step(void *user, uint32_t step, float loss) {
@@ -68,44 +68,59 @@ static void on_step(void *user, uint32_t step, float loss) {
     compute->options.wake(compute->options.user);
 }
 
-static enum ct_err open_workshop(struct ct_compute *compute) {
-    if (compute->workshop_open) {
+static enum ct_err open_crew(struct ct_compute *compute) {
+    const struct ct_compute_options *options = &compute->options;
+    struct ct_crew *crew = &compute->crew;
+    if (crew->open) {
         return CT_OK;
     }
-    CT_TRY(ct_workshop_open(&compute->workshop, &compute->options.manifest,
-                            &compute->options.run_seed, &compute->options.blobs,
-                            compute->options.threads));
-    compute->workshop_open = true;
-    compute->workshop.work.cancelled = cancelled;
-    compute->workshop.work.progress = on_step;
-    compute->workshop.work.user = compute;
+    ct_buf_deinit(&compute->manifest);
+    CT_TRY(ct_blobs_get(&options->blobs, &options->manifest, CT_MANIFEST_BYTES_MAX,
+                        &compute->manifest));
+    CT_TRY(
+        ct_crew_open(crew, ct_buf_bytes(&compute->manifest), &options->run_seed, &options->blobs));
+    crew->workshop.work.cancelled = cancelled;
+    crew->workshop.work.progress = on_step;
+    crew->workshop.work.user = compute;
     return CT_OK;
 }
 
 /* The state that the assignment continues from: in memory, or in a slot. */
 static enum ct_err bring_state(struct ct_compute *compute, const struct ct_compute_job *job) {
+    struct ct_crew *crew = &compute->crew;
     if (job->assignment.reset ||
-        (!ct_hash_is_zero(&compute->held) && ct_hash_equal(&compute->held, &job->merged_state))) {
+        (!ct_hash_is_zero(&crew->held) && ct_hash_equal(&crew->held, &job->merged_state))) {
         return CT_OK;
     }
-    compute->held = (struct ct_hash){{0}};
-    return ct_train_slots_load(compute->state_dir, &compute->workshop.layout, &job->merged_state,
-                               &compute->workshop.state);
+    crew->held = (struct ct_hash){{0}};
+    return ct_train_slots_load(compute->state_dir, &crew->workshop.layout, &job->merged_state,
+                               &crew->workshop.state);
+}
+
+/* Makes the contribution durable, here and at the keepers. */
+static enum ct_err store(struct ct_compute *compute, struct ct_commit *commit,
+                         struct ct_bytes payload, struct ct_pending *out) {
+    const enum ct_err err = ct_contribution_store(compute->dir, &compute->options.blobs,
+                                                  compute->options.key, commit, payload, out);
+    if (err != CT_OK) {
+        char why[256];
+        snprintf(why, sizeof why, "%s", ct_err_detail());
+        CT_TRY(ct_crew_keep(&compute->crew, NULL, payload));
+        return ct_fail(err, "%s", why);
+    }
+    return ct_crew_keep(&compute->crew, out, payload);
 }
 
 static enum ct_err work(struct ct_compute *compute, const struct ct_compute_job *job,
                         struct ct_compute_result *out) {
-    struct ct_workshop *workshop = &compute->workshop;
-    CT_TRY(open_workshop(compute));
+    struct ct_workshop *workshop = &compute->crew.workshop;
+    CT_TRY(open_crew(compute));
     CT_TRY(ct_follow_copy_base(compute->options.follow, job->round, workshop->layout.parameters,
                                workshop->base));
     CT_TRY(bring_state(compute, job));
-    compute->held = (struct ct_hash){{0}};
     compute->started_s = seconds_now();
     struct ct_work_result done;
-    CT_TRY(ct_work_run(&workshop->work, &job->assignment, &job->assignments_digest,
-                       job->tokens_at_base, job->planned_tokens, workshop->base, &workshop->state,
-                       &done));
+    CT_TRY(ct_crew_work(&compute->crew, ct_buf_bytes(&compute->manifest), job, &done));
     double seconds = seconds_now() - compute->started_s;
     struct ct_commit commit = {
         .version = 1,
@@ -118,12 +133,9 @@ static enum ct_err work(struct ct_compute *compute, const struct ct_compute_job 
         .skipped_steps = done.skipped_steps,
         .loss = done.loss,
     };
-    enum ct_err err =
-        ct_contribution_store(compute->dir, &compute->options.blobs, compute->options.key, &commit,
-                              ct_buf_bytes(&done.payload), &out->pending);
+    const enum ct_err err = store(compute, &commit, ct_buf_bytes(&done.payload), &out->pending);
     ct_buf_deinit(&done.payload);
     CT_TRY(err);
-    compute->held = done.state;
     out->loss = done.loss;
     out->skipped_steps = done.skipped_steps;
     out->tokens_per_s =
@@ -163,14 +175,15 @@ static void *compute_main(void *user) {
         result.err = work(compute, job, &result);
         if (result.err != CT_OK) {
             snprintf(result.detail, sizeof result.detail, "%s", ct_err_detail());
+            result.over = result.err == CT_ERR_NETWORK || result.err == CT_ERR_CONFIG;
         }
         post(compute, &result);
         if (result.err != CT_OK) {
             continue;
         }
         /* After the commit is on its way: without the slot a restart costs the epoch, no more. */
-        if (ct_train_slots_save(compute->state_dir, &compute->workshop.layout, job->round,
-                                &compute->held, &compute->workshop.state) != CT_OK) {
+        if (ct_train_slots_save(compute->state_dir, &compute->crew.workshop.layout, job->round,
+                                &compute->crew.held, &compute->crew.workshop.state) != CT_OK) {
             ct_log(CT_LOG_WARN, "node", "the epoch's state was not kept: %s", ct_err_detail());
         }
     }
@@ -183,6 +196,8 @@ enum ct_err ct_compute_open(const struct ct_compute_options *options, struct ct_
         return ct_fail(CT_ERR_MEMORY, "no memory for the compute thread");
     }
     compute->options = *options;
+    compute->crew.site = options->site;
+    compute->crew.threads = options->threads;
     snprintf(compute->dir, sizeof compute->dir, "%s", options->dir);
     enum ct_err err = ct_node_path(options->dir, CT_NODE_STATE, compute->state_dir);
     if (err != CT_OK) {
@@ -210,9 +225,8 @@ void ct_compute_close(struct ct_compute *compute) {
     pthread_cond_broadcast(&compute->changed);
     pthread_mutex_unlock(&compute->lock);
     pthread_join(compute->thread, NULL);
-    if (compute->workshop_open) {
-        ct_workshop_close(&compute->workshop);
-    }
+    ct_crew_close(&compute->crew);
+    ct_buf_deinit(&compute->manifest);
     pthread_cond_destroy(&compute->changed);
     pthread_mutex_destroy(&compute->lock);
     free(compute);

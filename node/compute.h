@@ -4,6 +4,7 @@
 #define NODE_COMPUTE_H
 
 #include "node.h"
+#include "site.h"
 
 struct ct_compute_options {
     const char *dir;
@@ -12,6 +13,7 @@ struct ct_compute_options {
     struct ct_blob_ref manifest;
     struct ct_blobs blobs;
     struct ct_follow *follow; /* gives the bases; outlives the thread */
+    struct ct_site *site;     /* this is its rank 0 */
     uint32_t threads;         /* 0: all */
     /* Called on the compute thread when progress or a result waits to be taken. */
     void (*wake)(void *user);
@@ -28,6 +30,7 @@ struct ct_compute_job {
 
 struct ct_compute_result {
     enum ct_err err;
+    bool over; /* with an err: no further job can succeed in this process */
     char detail[256];
     uint32_t round;
     struct ct_pending pending; /* when err is CT_OK */

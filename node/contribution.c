@@ -53,6 +53,16 @@ enum ct_err ct_contribution_store(const char *dir, const struct ct_blobs *blobs,
     return err;
 }
 
+enum ct_err ct_contribution_keep(const char *dir, const struct ct_blobs *blobs,
+                                 const struct ct_pending *pending, struct ct_bytes payload) {
+    char path[CT_NODE_PATH_MAX];
+    struct ct_blob_ref update;
+    CT_TRY(make_folder(dir, CT_NODE_PENDING));
+    CT_TRY(file_path(dir, CT_NODE_PENDING, pending->round, "commit", path));
+    CT_TRY(ct_blobs_put(blobs, payload, &update));
+    return ct_file_replace(path, (struct ct_bytes){pending->envelope, pending->length});
+}
+
 static enum ct_err load_one(const char *dir, const struct ct_blobs *blobs,
                             const struct ct_hash *run_id, uint32_t round, struct ct_pending *out) {
     char path[CT_NODE_PATH_MAX];

@@ -15,6 +15,11 @@ CT_MUST_CHECK enum ct_err ct_contribution_store(const char *dir, const struct ct
                                                 const struct ct_key *key, struct ct_commit *commit,
                                                 struct ct_bytes payload, struct ct_pending *out);
 
+/* Stores what another machine of the site has made, likewise. */
+CT_MUST_CHECK enum ct_err ct_contribution_keep(const char *dir, const struct ct_blobs *blobs,
+                                               const struct ct_pending *pending,
+                                               struct ct_bytes payload);
+
 /* The newest pending contribution; out->round is 0 when there is none. Ones that are
  * damaged or lack their payload are removed with a log line. */
 CT_MUST_CHECK enum ct_err ct_contribution_load(const char *dir, const struct ct_blobs *blobs,

@@ -313,9 +313,22 @@ static void on_timer(uv_timer_t *timer) {
     handle(timer->data, &event);
 }
 
+static void give_up(struct join *join, enum ct_err err, const char *why) {
+    join->result = err;
+    snprintf(join->why, sizeof join->why, "%s", why);
+    join->ended = true;
+    uv_stop(&join->loop);
+}
+
 static void on_signal(uv_signal_t *signal, int number) {
     (void)number;
     struct join *join = signal->data;
+    struct ct_site *site = join->options->site;
+    /* Launchers end a site that lost a rank with the signal that people stop it with. */
+    if (site->calls->check(site) != CT_OK) {
+        give_up(join, CT_ERR_NETWORK, ct_err_detail());
+        return;
+    }
     ct_progress_say(&join->progress, "stopping");
     struct ct_node_event event = {.kind = CT_NODE_STOP};
     handle(join, &event);
@@ -339,6 +352,7 @@ static enum ct_err open_compute(struct join *join) {
         .manifest = join->facts.manifest,
         .blobs = join->blobs,
         .follow = ct_sync_follow(join->sync),
+        .site = join->options->site,
         .threads = join->options->threads,
         .wake = wake,
         .user = join,
@@ -364,10 +378,7 @@ static void on_sync_result(struct join *join, const struct ct_sync_result *resul
     }
     join->facts = result->facts;
     if (open_compute(join) != CT_OK) {
-        join->result = CT_ERR_MEMORY;
-        snprintf(join->why, sizeof join->why, "%s", ct_err_detail());
-        join->ended = true;
-        uv_stop(&join->loop);
+        give_up(join, CT_ERR_MEMORY, ct_err_detail());
         return;
     }
     ct_progress_view(&join->progress, &result->facts, &result->view, boot_ms());
@@ -376,6 +387,10 @@ static void on_sync_result(struct join *join, const struct ct_sync_result *resul
 }
 
 static void on_compute_result(struct join *join, const struct ct_compute_result *result) {
+    if (result->over) {
+        give_up(join, result->err, result->detail);
+        return;
+    }
     if (result->err != CT_OK) {
         handle_failure(join, CT_NODE_COMPUTE_FAILED, result->err, result->round, result->detail);
         return;

@@ -8,11 +8,16 @@
 
 static struct ct_site *site;
 
+static int join(int argc, char **argv) {
+    return ct_site_join(site, argc, argv);
+}
+
 static int train(int argc, char **argv) {
     return ct_site_train(site, argc, argv);
 }
 
 static const struct ct_command commands[] = {
+    {"join", "take part in a run with all ranks as one node", join},
     {"train", "train a model with all ranks of this site", train},
     {NULL, NULL, NULL},
 };

@@ -230,6 +230,7 @@ static enum ct_err recompute_one(struct ct_recompute *recompute, const struct ct
         .windows = &recompute->windows,
         .engine = recompute->engine,
         .gradient = recompute->gradient,
+        .site = ct_site_alone(),
     };
     struct ct_work_result result;
     const enum ct_err err =

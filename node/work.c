@@ -29,6 +29,19 @@ static float mean_loss(double sum, uint32_t steps) {
     return mean;
 }
 
+/* This rank's part of a step's tokens; *out_go false when the work is cancelled. */
+static enum ct_err bring_tokens(const struct ct_work *work, uint64_t position, uint32_t *tokens,
+                                bool *out_go) {
+    const struct ct_manifest *manifest = work->manifest;
+    const size_t part = manifest->batch / work->site->ranks;
+    *out_go = true;
+    if (work->site->rank == 0) {
+        *out_go = work->cancelled == NULL || !work->cancelled(work->user);
+        ct_windows_read(work->windows, position, manifest->batch, tokens);
+    }
+    return ct_site_deal_tokens(work->site, out_go, tokens, part * (manifest->model.context + 1));
+}
+
 /* The inner steps: state->theta goes from base to θ_local. */
 static enum ct_err train(const struct ct_work *work, const struct ct_assignment *assignment,
                          uint64_t tokens_at_base, uint64_t planned_tokens, uint32_t *tokens,
@@ -37,14 +50,16 @@ static enum ct_err train(const struct ct_work *work, const struct ct_assignment 
     uint32_t applied = 0;
     double sum = 0.0;
     for (uint32_t s = 0; s < assignment->steps; s++) {
-        if (work->cancelled != NULL && work->cancelled(work->user)) {
+        bool go = false;
+        CT_TRY(
+            bring_tokens(work, assignment->position + (uint64_t)s * manifest->batch, tokens, &go));
+        if (!go) {
             return ct_fail(CT_ERR_STATE, "the assignment was cancelled after %u of %u steps", s,
                            assignment->steps);
         }
-        uint64_t position = assignment->position + (uint64_t)s * manifest->batch;
-        ct_windows_read(work->windows, position, manifest->batch, tokens);
         float loss = 0.0f;
-        ct_engine_gradient(work->engine, state->theta, tokens, work->gradient, &loss);
+        CT_TRY(ct_site_gradient(work->site, work->engine, work->chunks->layout, state->theta,
+                                tokens, work->gradient, &loss));
         float rate =
             ct_manifest_rate(manifest, tokens_at_base, planned_tokens, s, assignment->steps);
         float lr = step_rate(rate, ct_reset_ramp(state->step));

@@ -3,6 +3,8 @@
 #ifndef NODE_WORK_H
 #define NODE_WORK_H
 
+#include "site.h"
+
 #include <cotrain/codec.h>
 #include <cotrain/engine.h>
 #include <cotrain/entry.h>
@@ -12,14 +14,16 @@
 struct ct_work {
     const struct ct_manifest *manifest;
     const struct ct_chunks *chunks;
-    const struct ct_windows *windows;
-    struct ct_engine *engine; /* of the manifest's shape, batch, leaves and numerics */
+    const struct ct_windows *windows; /* rank 0 alone reads them */
+    struct ct_engine *engine; /* of the manifest's shape, batch, leaves and numerics; of a site of
+                                 many ranks, this one's part */
     float *gradient;          /* [parameters] scratch */
-    /* Asked between steps; true ends the work with CT_ERR_STATE. May be NULL. */
+    /* Asked between steps, on rank 0; true ends the work with CT_ERR_STATE. May be NULL. */
     bool (*cancelled)(void *user);
     /* Told after every step. May be NULL. */
     void (*progress)(void *user, uint32_t step, float loss);
     void *user;
+    struct ct_site *site; /* whose ranks all call ct_work_run; ct_site_alone for one */
 };
 
 struct ct_work_result {

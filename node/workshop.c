@@ -26,28 +26,25 @@ static enum ct_err load_data(struct ct_workshop *workshop, const struct ct_hash 
                            workshop->corpus.count, workshop->layout.shape.context);
 }
 
-static enum ct_err load_manifest(struct ct_workshop *workshop, const struct ct_blob_ref *ref,
-                                 const struct ct_blobs *blobs) {
-    struct ct_buf bytes;
-    CT_TRY(ct_blobs_get(blobs, ref, CT_MANIFEST_BYTES_MAX, &bytes));
-    enum ct_err err = ct_manifest_decode(ct_buf_bytes(&bytes), &workshop->manifest);
-    ct_buf_deinit(&bytes);
-    CT_TRY(err);
+static enum ct_err load_manifest(struct ct_workshop *workshop, struct ct_bytes manifest) {
+    CT_TRY(ct_manifest_decode(manifest, &workshop->manifest));
     CT_TRY(ct_layout_init(&workshop->layout, &workshop->manifest.model));
     return ct_chunks_init(&workshop->chunks, &workshop->layout);
 }
 
-static enum ct_err open_engine(struct ct_workshop *workshop, uint32_t threads) {
+static enum ct_err open_engine(struct ct_workshop *workshop, const struct ct_site *site,
+                               uint32_t threads) {
     struct ct_engine_options options = {
         .numerics = workshop->manifest.numerics,
         .batch = workshop->manifest.batch,
         .leaves = workshop->manifest.leaves,
         .threads = threads,
     };
+    CT_TRY(ct_site_options(site, &options));
     size_t parameters = workshop->layout.parameters;
     CT_TRY(ct_engine_open(&workshop->layout, &options, &workshop->engine));
     CT_TRY(ct_train_state_init(&workshop->state, &workshop->layout, true));
-    workshop->state.threads = threads;
+    workshop->state.threads = options.threads;
     workshop->gradient = calloc(parameters, sizeof(float));
     workshop->base = calloc(parameters, sizeof(float));
     if (workshop->gradient == NULL || workshop->base == NULL) {
@@ -57,16 +54,16 @@ static enum ct_err open_engine(struct ct_workshop *workshop, uint32_t threads) {
     return CT_OK;
 }
 
-enum ct_err ct_workshop_open(struct ct_workshop *workshop, const struct ct_blob_ref *manifest,
+enum ct_err ct_workshop_open(struct ct_workshop *workshop, struct ct_bytes manifest,
                              const struct ct_hash *run_seed, const struct ct_blobs *blobs,
-                             uint32_t threads) {
+                             struct ct_site *site, uint32_t threads) {
     memset(workshop, 0, sizeof *workshop);
-    enum ct_err err = load_manifest(workshop, manifest, blobs);
-    if (err == CT_OK) {
+    enum ct_err err = load_manifest(workshop, manifest);
+    if (err == CT_OK && blobs != NULL) {
         err = load_data(workshop, run_seed, blobs);
     }
     if (err == CT_OK) {
-        err = open_engine(workshop, threads);
+        err = open_engine(workshop, site, threads);
     }
     if (err != CT_OK) {
         ct_workshop_close(workshop);
@@ -78,6 +75,7 @@ enum ct_err ct_workshop_open(struct ct_workshop *workshop, const struct ct_blob_
         .windows = &workshop->windows,
         .engine = workshop->engine,
         .gradient = workshop->gradient,
+        .site = site,
     };
     return CT_OK;
 }

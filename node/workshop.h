@@ -22,13 +22,15 @@ struct ct_workshop {
     struct ct_work work; /* ready for ct_work_run; hooks are the caller's to set */
 };
 
-/* Manifest, dataset.json and the train shards are taken from `source` (whole blobs in memory);
- * threads 0: all. Does not move after opening: its parts point at each other. Ended with
- * ct_workshop_close; on failure nothing is owned. */
-CT_MUST_CHECK enum ct_err ct_workshop_open(struct ct_workshop *workshop,
-                                           const struct ct_blob_ref *manifest,
+/* manifest is the blob's content; dataset.json and the train shards are taken from `blobs` (whole
+ * in memory). blobs NULL: without data, for a rank whose tokens come from rank 0. threads 0: all
+ * that are this rank's. Does not move after opening: its parts point at each other. Ended with
+ * ct_workshop_close; on failure nothing is owned. CT_ERR_CONFIG: the site's ranks cannot share the
+ * run's steps. */
+CT_MUST_CHECK enum ct_err ct_workshop_open(struct ct_workshop *workshop, struct ct_bytes manifest,
                                            const struct ct_hash *run_seed,
-                                           const struct ct_blobs *blobs, uint32_t threads);
+                                           const struct ct_blobs *blobs, struct ct_site *site,
+                                           uint32_t threads);
 void ct_workshop_close(struct ct_workshop *workshop);
 
 #endif

@@ -33,7 +33,7 @@ until_true() {
     done
 }
 
-# make_run NODES ROUNDS [STEPS]; $extra, if set, is more of the manifest.
+# make_run NODES ROUNDS [STEPS], with $leaves or 1; $extra, if set, is more of the manifest.
 make_run() {
     keys=
     node=1
@@ -61,6 +61,7 @@ model:
 training:
   numerics: bf16-1
   batch: 4
+  leaves: ${leaves:-1}
   steps: ${3:-4}
   steps_min: 1
   rate_peak: 3.0e-3

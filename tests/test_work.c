@@ -78,8 +78,9 @@ static struct bench *bench_open(uint32_t threads) {
     bench->base = calloc(bench->layout.parameters, sizeof(float));
     ct_layout_draw(&bench->layout, &bench->seed, bench->base);
     bench->cancel_after = UINT32_MAX;
-    bench->work = (struct ct_work){manifest,        &bench->chunks, &bench->windows, bench->engine,
-                                   bench->gradient, cancelled,      on_step,         bench};
+    bench->work = (struct ct_work){manifest,      &bench->chunks,  &bench->windows,
+                                   bench->engine, bench->gradient, cancelled,
+                                   on_step,       bench,           ct_site_alone()};
     return bench;
 }
 
