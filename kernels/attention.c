@@ -19,7 +19,8 @@ struct block {
 
 static struct block query_block(const struct head *head, size_t first) {
     const size_t left = head->length - first;
-    const size_t count = left < CT_QUERY_BLOCK ? left : CT_QUERY_BLOCK;
+    const size_t most = head->e->query_block;
+    const size_t count = left < most ? left : most;
     return (struct block){first, count, first + count};
 }
 
@@ -88,7 +89,7 @@ static void scores(const struct head *head, struct block block, float *sums) {
 
 static void forward_block(const struct head *head, struct block block, void *out) {
     const enum ct_numerics numerics = head->e->options.numerics;
-    float sums[CT_QUERY_BLOCK];
+    float sums[CT_QUERY_BLOCK_MAX];
     scores(head, block, sums);
     ct_matmul(numerics, &(struct ct_matmul){
                             .form = CT_NN,
@@ -122,7 +123,7 @@ void ct_attention_forward(const struct ct_engine *e, const struct ct_micro *micr
         const size_t sequence = unit / heads, number = unit % heads;
         const struct head head = make_head(e, micro, qkv, sequence, number, &e->scratch[hand.me]);
         const size_t start = sequence * micro->length * width + number * head.d;
-        for (size_t first = 0; first < head.length; first += CT_QUERY_BLOCK) {
+        for (size_t first = 0; first < head.length; first += e->query_block) {
             forward_block(&head, query_block(&head, first), ct_operand(e, out, start));
         }
     }
@@ -195,7 +196,7 @@ struct gradients {
 static void backward_block(const struct head *head, struct block block, const float *d_out,
                            struct gradients to) {
     const struct ct_hand_scratch *scratch = head->scratch;
-    float sums[CT_QUERY_BLOCK];
+    float sums[CT_QUERY_BLOCK_MAX];
     scores(head, block, sums);
     score_gradients(head, block, sums, d_out);
     over_queries(head, block, scratch->p_operand, scratch->g_operand, head->d, to.v);
@@ -234,7 +235,7 @@ static void backward_group(const struct ct_engine *e, const struct ct_micro *mic
             memset(to.k + i * head.stride, 0, head.d * sizeof(float));
             memset(to.v + i * head.stride, 0, head.d * sizeof(float));
         }
-        for (size_t first = 0; first < head.length; first += CT_QUERY_BLOCK) {
+        for (size_t first = 0; first < head.length; first += e->query_block) {
             backward_block(&head, query_block(&head, first), d_out + number * head.d, to);
         }
     }

@@ -22,7 +22,7 @@
 #include "team.h"
 
 enum {
-    CT_QUERY_BLOCK = 64,         /* queries whose scores against all keys are in scratch */
+    CT_QUERY_BLOCK_MAX = 128,
     CT_LOGITS_BYTES = 128 << 20, /* of the logits that exist at once, about */
     CT_ROW_GRAIN = 16,           /* rows and columns are dealt to hands in such groups */
 };
@@ -72,12 +72,12 @@ struct ct_kept {
 /* One hand's scratch. */
 struct ct_hand_scratch {
     float *row;       /* [D] */
-    float *p;         /* [CT_QUERY_BLOCK][T] scores, then exp(s − max) */
-    float *dp;        /* [CT_QUERY_BLOCK][T] */
-    float *out;       /* [CT_QUERY_BLOCK][d] */
-    void *p_operand;  /* [CT_QUERY_BLOCK][T] */
-    void *ds_operand; /* [CT_QUERY_BLOCK][T] */
-    void *g_operand;  /* [CT_QUERY_BLOCK][d] */
+    float *p;         /* [query_block][T] scores, then exp(s − max) */
+    float *dp;        /* [query_block][T] */
+    float *out;       /* [query_block][d] */
+    void *p_operand;  /* [query_block][T] */
+    void *ds_operand; /* [query_block][T] */
+    void *g_operand;  /* [query_block][d] */
 };
 
 struct ct_engine {
@@ -116,6 +116,7 @@ struct ct_engine {
     float *d_attention;  /* [M][D] */
     float *d_embedding;  /* [tokens of a leaf][D]: waits for the end of the head's chain (E6) */
     float *logits;       /* [head_rows][V]; dlogits as operands in the same places afterwards */
+    size_t query_block;  /* queries whose scores against all keys are in scratch; even, see E3 */
     size_t head_rows;    /* tokens whose logits exist at once; even, see E3 */
     struct ct_hand_scratch *scratch; /* one a hand */
 };

@@ -2,6 +2,7 @@
 
 #include <cotrain/assert.h>
 #include <cotrain/isa.h>
+#include <cotrain/pages.h>
 #include <cotrain/pairwise.h>
 
 #include "block.h"
@@ -10,12 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum {
     THREADS_MAX = 1024,
     LINE = 64,
-    HUGE_PAGE = 2 << 20,
     MICRO_TOKENS = 4096, /* of a micro-batch that the engine chooses */
     STEP_TOKENS_MAX = 1 << 28,
 };
@@ -122,20 +121,26 @@ static void carve_activations(struct ct_engine *e, struct carve *carve, size_t r
     e->d_embedding = take_floats(carve, leaf * d);
 }
 
+/* More queries at once mean that keys and values are packed less often; the scratch should stay in
+ * L2. */
+static size_t settle_query_block(size_t context) {
+    return context <= 256 ? CT_QUERY_BLOCK_MAX : CT_QUERY_BLOCK_MAX / 2;
+}
+
 static void carve_hands(struct ct_engine *e, struct carve *carve) {
     const struct ct_model_shape *shape = &e->layout->shape;
     const size_t head = shape->width / shape->heads;
-    const size_t scores = (size_t)CT_QUERY_BLOCK * shape->context;
+    const size_t scores = e->query_block * shape->context;
     struct ct_hand_scratch *all = take(carve, e->options.threads * sizeof *all);
     for (uint32_t hand = 0; hand < e->options.threads; hand++) {
         const struct ct_hand_scratch one = {
             .row = take_floats(carve, shape->width),
             .p = take_floats(carve, scores),
             .dp = take_floats(carve, scores),
-            .out = take_floats(carve, CT_QUERY_BLOCK * head),
+            .out = take_floats(carve, e->query_block * head),
             .p_operand = take(carve, scores * e->operand_bytes),
             .ds_operand = take(carve, scores * e->operand_bytes),
-            .g_operand = take(carve, CT_QUERY_BLOCK * head * e->operand_bytes),
+            .g_operand = take(carve, e->query_block * head * e->operand_bytes),
         };
         if (all != NULL) {
             all[hand] = one;
@@ -168,6 +173,7 @@ static void carve_scratch(struct ct_engine *e, struct carve *carve, size_t rows)
     e->d_out = take(carve, rows * d * e->operand_bytes);
     e->d_norm = take_floats(carve, rows * d);
     e->d_attention = take_floats(carve, rows * d);
+    e->query_block = settle_query_block(shape->context);
     e->head_rows = settle_head_rows(rows, shape->vocab);
     e->logits = take_floats(carve, e->head_rows * shape->vocab);
     carve_hands(e, carve);
@@ -282,15 +288,12 @@ enum ct_err ct_engine_open(const struct ct_layout *layout, const struct ct_engin
         goto out;
     }
     carve_all(engine, &(struct carve){0}, &plan);
-    const size_t bytes = (plan.total + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    engine->arena = aligned_alloc(HUGE_PAGE, bytes);
+    engine->arena = ct_pages_reserve(plan.total);
     if (engine->arena == NULL) {
         err = ct_fail(CT_ERR_MEMORY, "engine: %zu MiB are not to be had; try a smaller micro-batch",
-                      bytes >> 20);
+                      plan.total >> 20);
         goto out;
     }
-    /* Advice only: without huge pages the engine is slower, not wrong. */
-    (void)madvise(engine->arena, bytes, MADV_HUGEPAGE);
     carve_all(engine, &(struct carve){.base = engine->arena}, &plan);
 out:
     if (err != CT_OK) {

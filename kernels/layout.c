@@ -5,6 +5,7 @@
 #include <cotrain/philox.h>
 
 #include "binary64.h"
+#include "parallel.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -166,6 +167,21 @@ static float draw_normal(const struct ct_philox *philox, uint64_t index, double 
     return (float)(radius * ct_cos64(angle) * deviation);
 }
 
+/* A tensor to draw. */
+struct drawing {
+    const struct ct_philox *philox;
+    double deviation;
+    size_t offset;
+    float *theta;
+};
+
+static void draw_values(void *context, size_t begin, size_t end) {
+    const struct drawing *drawing = context;
+    for (size_t j = drawing->offset + begin; j < drawing->offset + end; j++) {
+        drawing->theta[j] = draw_normal(drawing->philox, j, drawing->deviation);
+    }
+}
+
 void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, float *theta) {
     const struct ct_mode mode = ct_mode_enter();
     const struct ct_philox philox = ct_philox_make(seed, CT_STREAM_INIT);
@@ -180,10 +196,9 @@ void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, 
             }
             continue;
         }
-        const double deviation = ends_in_stream(tensor) ? residual : 0.02;
-        for (size_t j = 0; j < count; j++) {
-            theta[tensor->offset + j] = draw_normal(&philox, tensor->offset + j, deviation);
-        }
+        struct drawing drawing = {&philox, ends_in_stream(tensor) ? residual : 0.02, tensor->offset,
+                                  theta};
+        ct_parallel(0, count, 4096, draw_values, &drawing);
     }
     ct_mode_leave(mode);
 }

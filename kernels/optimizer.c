@@ -2,6 +2,7 @@
 
 #include <cotrain/assert.h>
 #include <cotrain/mode.h>
+#include <cotrain/pages.h>
 
 #include "binary64.h"
 #include "flush.h"
@@ -25,21 +26,13 @@ struct ct_adamw ct_adamw_default(void) {
     };
 }
 
-static float *allocate(size_t count) {
-    float *values = aligned_alloc(64, (count * sizeof(float) + 63) / 64 * 64);
-    if (values != NULL) {
-        memset(values, 0, count * sizeof(float));
-    }
-    return values;
-}
-
 enum ct_err ct_train_state_init(struct ct_train_state *state, const struct ct_layout *layout,
                                 bool residual) {
     memset(state, 0, sizeof *state);
-    state->theta = allocate(layout->parameters);
-    state->m = allocate(layout->parameters);
-    state->v = allocate(layout->parameters);
-    state->e = residual ? allocate(layout->parameters) : NULL;
+    state->theta = ct_pages_zeroed(layout->parameters * sizeof(float));
+    state->m = ct_pages_zeroed(layout->parameters * sizeof(float));
+    state->v = ct_pages_zeroed(layout->parameters * sizeof(float));
+    state->e = residual ? ct_pages_zeroed(layout->parameters * sizeof(float)) : NULL;
     if (state->theta == NULL || state->m == NULL || state->v == NULL ||
         (residual && state->e == NULL)) {
         ct_train_state_deinit(state);

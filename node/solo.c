@@ -2,6 +2,7 @@
 
 #include "heldout.h"
 
+#include <cotrain/pages.h>
 #include <cotrain/window.h>
 
 #include <math.h>
@@ -122,7 +123,7 @@ static enum ct_err prepare(struct solo *solo) {
     CT_TRY(ct_train_state_init(&solo->state, &solo->layout, false));
     solo->state.threads = solo->part.threads;
     CT_TRY(open_text(solo, &seed));
-    solo->gradient = malloc(solo->layout.parameters * sizeof(float));
+    solo->gradient = ct_pages_reserve(solo->layout.parameters * sizeof(float));
     solo->rates = malloc(options->steps * sizeof(float));
     solo->tokens = malloc(options->engine.batch * window * sizeof(uint32_t));
     if (solo->gradient == NULL || solo->rates == NULL || solo->tokens == NULL) {

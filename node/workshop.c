@@ -1,6 +1,7 @@
 #include "workshop.h"
 
 #include <cotrain/limits.h>
+#include <cotrain/pages.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,7 @@ static enum ct_err open_engine(struct ct_workshop *workshop, const struct ct_sit
     CT_TRY(ct_engine_open(&workshop->layout, &options, &workshop->engine));
     CT_TRY(ct_train_state_init(&workshop->state, &workshop->layout, true));
     workshop->state.threads = options.threads;
-    workshop->gradient = calloc(parameters, sizeof(float));
+    workshop->gradient = ct_pages_zeroed(parameters * sizeof(float));
     workshop->base = calloc(parameters, sizeof(float));
     if (workshop->gradient == NULL || workshop->base == NULL) {
         return ct_fail(CT_ERR_MEMORY, "no memory for the gradient and base of %zu parameters",
