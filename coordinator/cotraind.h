@@ -6,5 +6,6 @@ int ct_cmd_init(int argc, char **argv);
 int ct_cmd_serve(int argc, char **argv);
 int ct_cmd_status(int argc, char **argv);
 int ct_cmd_ticket(int argc, char **argv);
+int ct_cmd_witness(int argc, char **argv);
 
 #endif

@@ -314,7 +314,8 @@ static enum ct_err open_ports(struct ct_serve *serve) {
     char ledger[PATH_MAX], blobs[PATH_MAX];
     CT_TRY(ct_run_path(options->dir, CT_RUN_LEDGER, ledger));
     CT_TRY(ct_run_path(options->dir, CT_RUN_BLOBS, blobs));
-    struct ct_web_options http_options = {ledger, blobs, options->listen_host, http};
+    struct ct_web_options http_options = {
+        .ledger_dir = ledger, .blobs_dir = blobs, .host = options->listen_host, .port = http};
     CT_TRY(ct_web_open(&http_options, &serve->web, &serve->ports.http));
     CT_TRY(ct_link_listen(&serve->loop, options->listen_host, work, serve->run.identity,
                           2 * serve->roster.seat_count + SPARE_LINKS, on_accept, &link_events,

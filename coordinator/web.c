@@ -24,8 +24,13 @@
 #define CONNECTION_BYTES 16384u
 #define CACHE_FOR_EVER   "public, max-age=31536000, immutable"
 
+#define ANSWER_BYTES_MAX 16384u
+
 struct ct_web {
     struct MHD_Daemon *daemon;
+    ct_web_answer answer;
+    void *user;
+    size_t body_max;
     int ledger_fd, blobs_fd;
     pthread_mutex_t lock; /* page and json */
     char *page, *json;
@@ -163,14 +168,78 @@ static enum MHD_Result serve_file(struct ct_web *web, struct MHD_Connection *con
     return answer_file(web, connection, kind, etag, fd, (uint64_t)status.st_size);
 }
 
+/* A request whose body is on its way. */
+struct call {
+    struct ct_buf body;
+    bool too_long;
+};
+
+static void end_call(void *user, struct MHD_Connection *connection, void **request,
+                     enum MHD_RequestTerminationCode code) {
+    (void)user;
+    (void)connection;
+    (void)code;
+    struct call *call = *request;
+    if (call != NULL) {
+        ct_buf_deinit(&call->body);
+        free(call);
+    }
+}
+
+static enum MHD_Result answer_call(struct ct_web *web, struct MHD_Connection *connection,
+                                   const char *url, const char *method, const struct call *call) {
+    struct ct_buf out;
+    const char *type = "text/plain; charset=utf-8";
+    ct_buf_init(&out, ANSWER_BYTES_MAX);
+    unsigned status = MHD_HTTP_CONTENT_TOO_LARGE;
+    if (!call->too_long) {
+        status = web->answer(web->user, method, url, ct_buf_bytes(&call->body), &out, &type);
+    }
+    if (out.length == 0) {
+        /* Nobody reads it but a person. */
+        (void)!ct_buf_printf(&out, "%s\n", MHD_get_reason_phrase_for(status));
+    }
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(out.length, out.data, MHD_RESPMEM_MUST_COPY);
+    ct_buf_deinit(&out);
+    if (response != NULL) {
+        MHD_add_response_header(response, "Content-Type", type);
+        MHD_add_response_header(response, "Cache-Control", "no-store");
+    }
+    return answer(connection, status, response);
+}
+
+/* Called once for the head, then for each piece of the body, then for its end. */
+static enum MHD_Result on_call(struct ct_web *web, struct MHD_Connection *connection,
+                               const char *url, const char *method, const char *data,
+                               size_t *data_length, void **request) {
+    struct call *call = *request;
+    if (call == NULL) {
+        call = calloc(1, sizeof *call);
+        *request = call;
+        if (call != NULL) {
+            ct_buf_init(&call->body, web->body_max);
+        }
+        return call != NULL ? MHD_YES : MHD_NO;
+    }
+    if (*data_length > 0) {
+        call->too_long |= ct_buf_append(&call->body, data, *data_length) != CT_OK;
+        *data_length = 0;
+        return MHD_YES;
+    }
+    return answer_call(web, connection, url, method, call);
+}
+
 static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *data_length, void **request) {
     (void)version;
-    (void)data;
-    (void)data_length;
-    (void)request;
     struct ct_web *web = user;
+    if (web->answer != NULL) {
+        return on_call(web, connection, url,
+                       strcmp(method, MHD_HTTP_METHOD_HEAD) == 0 ? "GET" : method, data,
+                       data_length, request);
+    }
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
         return answer_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD\n");
     }
@@ -226,7 +295,8 @@ static enum ct_err start(struct ct_web *web, const struct ct_web_options *option
         NULL, MHD_OPTION_SOCK_ADDR, address->ai_addr, MHD_OPTION_THREAD_POOL_SIZE, THREADS,
         MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
         PER_ADDRESS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_BYTES, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_END);
+        (size_t)CONNECTION_BYTES, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, end_call, NULL, MHD_OPTION_END);
     freeaddrinfo(address);
     const union MHD_DaemonInfo *info =
         web->daemon == NULL ? NULL : MHD_get_daemon_info(web->daemon, MHD_DAEMON_INFO_BIND_PORT);
@@ -245,10 +315,18 @@ enum ct_err ct_web_open(const struct ct_web_options *options, struct ct_web **ou
         return ct_fail(CT_ERR_MEMORY, "out of memory for the HTTP server");
     }
     pthread_mutex_init(&web->lock, NULL);
-    web->ledger_fd = open(options->ledger_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    web->blobs_fd = open(options->blobs_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    web->answer = options->answer;
+    web->user = options->user;
+    web->body_max = options->body_max;
+    web->ledger_fd = web->blobs_fd = -1;
+    if (options->answer == NULL) {
+        web->ledger_fd = open(options->ledger_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        web->blobs_fd = open(options->blobs_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    }
     enum ct_err err = CT_OK;
-    if (web->ledger_fd < 0 || web->blobs_fd < 0) {
+    if (options->answer != NULL) {
+        err = start(web, options, out_port);
+    } else if (web->ledger_fd < 0 || web->blobs_fd < 0) {
         err = ct_fail(CT_ERR_IO, "cannot open %s or %s", options->ledger_dir, options->blobs_dir);
     } else {
         err = start(web, options, out_port);

@@ -8,8 +8,16 @@
 
 struct ct_web;
 
+/* Answers what is no file: a status, with the body in `out` (empty: a word of its own). HEAD comes
+ * as "GET". In threads of the server's own. */
+typedef unsigned (*ct_web_answer)(void *user, const char *method, const char *path,
+                                  struct ct_bytes body, struct ct_buf *out, const char **out_type);
+
 struct ct_web_options {
-    const char *ledger_dir, *blobs_dir;
+    const char *ledger_dir, *blobs_dir; /* NULL with `answer` */
+    ct_web_answer answer;               /* NULL: files are served; else everything goes there */
+    void *user;
+    size_t body_max;  /* of a request; a longer one is answered with 413 */
     const char *host; /* address or name to listen on */
     uint16_t port;    /* 0: any free one */
 };

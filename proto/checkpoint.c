@@ -89,7 +89,7 @@ static enum ct_err parse_text(struct ct_bytes text, struct ct_checkpoint *out) {
     }
     struct ct_hash empty = ct_empty_root();
     if (out->size == 0 && !ct_hash_equal(&out->root, &empty)) {
-        return ct_fail(CT_ERR_FORMAT, "checkpoint: size 0 with the root of another tree");
+        return ct_fail(CT_ERR_DIGEST, "checkpoint: size 0 with the root of another tree");
     }
     while (at < text.length) {
         struct ct_bytes extension = {NULL, 0};

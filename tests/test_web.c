@@ -141,7 +141,7 @@ static void files_are_served_and_nothing_else(void **state) {
     char ledger[200], blobs[200], answer[4000];
     snprintf(ledger, sizeof ledger, "%s/ledger", dir);
     snprintf(blobs, sizeof blobs, "%s/blobs", dir);
-    struct ct_web_options options = {ledger, blobs, "127.0.0.1", 0};
+    struct ct_web_options options = {.ledger_dir = ledger, .blobs_dir = blobs, .host = "127.0.0.1"};
     struct ct_web *http;
     uint16_t port;
     assert_int_equal(ct_web_open(&options, &http, &port), CT_OK);

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Witnesses: a run whose manifest names three, by someone else's code (tests/foreign/witness.go), one
-# of which is down all the time. The run goes on, its checkpoints carry the others' cosignatures,
+# Witnesses: a run whose manifest names three: one by someone else's code (tests/foreign/witness.go),
+# one of ours, and one that is down all the time. The run goes on, its checkpoints carry the others' cosignatures,
 # and someone else's verifier accepts them; a rolled-back copy of the run is not served.
-# usage: tests/test_witness.sh BUILD_DIR
+# usage: tests/test_witnesses.sh BUILD_DIR
 set -u
 build=$1
 cotrain=$build/cotrain
@@ -24,22 +24,31 @@ start_witness() {
     eval "vkey_$1=\$(sed -n 1p \"$work/witness-$1\") url_$1=\$(sed -n 2p \"$work/witness-$1\")"
 }
 start_witness 1
-start_witness 2
 start_witness 3
 kill -9 "$started"
+# start_ours PORT: sets vkey_2 and url_2.
+start_ours() {
+    "$cotraind" witness "$work/ours" --name witness.example/2 --listen "127.0.0.1:$1" \
+        >"$work/witness-2" 2>"$work/witness-2.log" &
+    ours=$!
+    pids="$pids $ours"
+    until_true "our witness" grep -q '^logs' "$work/witness-2"
+    vkey_2=$(sed -n 's/^verifier key *//p' "$work/witness-2")
+    url_2=$(sed -n 's/^url *//p' "$work/witness-2")
+}
+start_ours 0
 
 extra="witnesses:
   policy: |
     witness one $vkey_1 $url_1
-    witness two $vkey_2 $url_2/
+    witness two $vkey_2 $url_2
     witness three $vkey_3 $url_3
     group most 2 one two three
     quorum most"
 make_run 2 3
 vkey=$(sed -n 's/^verifier key *//p' "$work/init.log")
-for url in "$url_1" "$url_2"; do
-    curl -s --noproxy '*' --data-binary "$vkey" "$url/add-log" || die "add-log"
-done
+curl -s --noproxy '*' --data-binary "$vkey" "$url_1/add-log" || die "add-log"
+echo "$vkey" >>"$work/ours/logs"
 cp -r "$work/run" "$work/backup"
 start_coordinator
 start_node 1
@@ -80,4 +89,17 @@ if timeout 60 "$cotraind" serve "$work/backup" --listen 127.0.0.1:0 --http 0 >"$
     die "a rolled-back run was served"
 fi
 grep -q "rolled back" "$work/backup.log" || die "it is not told why: $(cat "$work/backup.log")"
+
+# Killed and started again, ours knows what it cosigned, tells it, and refuses a fork.
+kill -9 "$ours"
+port=${url_2##*:}
+start_ours "${port%/}"
+origin=${vkey%%+*}
+hex=$(printf %s "$origin" | sha256sum | cut -d ' ' -f 1)
+curl -s --noproxy '*' "$url_2$hex/checkpoint" >"$work/seen" || die "no checkpoint"
+head -n 3 "$work/run/ledger/witnessed" >"$work/text"
+head -n 3 "$work/seen" | cmp -s - "$work/text" || die "it tells another checkpoint than it cosigned"
+printf 'old 0\n\n' | cat - "$work/backup/ledger/checkpoint" >"$work/request"
+size=$(curl -s --noproxy '*' --data-binary "@$work/request" "${url_2}add-checkpoint")
+[ "$size" = "$(sed -n 2p "$work/text")" ] || die "it forgot what it cosigned: $size"
 echo "witnesses hold"
