@@ -13,6 +13,7 @@ int ct_cmd_generate(int argc, char **argv);
 int ct_cmd_join(int argc, char **argv);
 int ct_cmd_key(int argc, char **argv);
 int ct_cmd_receipt(int argc, char **argv);
+int ct_cmd_evidence(int argc, char **argv);
 int ct_cmd_status(int argc, char **argv);
 int ct_cmd_train(int argc, char **argv);
 

@@ -14,6 +14,7 @@ static const struct ct_command commands[] = {
     {"join", "take part in a run with this machine", ct_cmd_join},
     {"key", "make or show an identity", ct_cmd_key},
     {"receipt", "verify a stored receipt, without any network", ct_cmd_receipt},
+    {"evidence", "verify the proof that a log showed two histories", ct_cmd_evidence},
     {"status", "show where this machine's part in a run stands", ct_cmd_status},
     {"train", "train a model alone, on this machine", ct_cmd_train},
     {NULL, NULL, NULL},

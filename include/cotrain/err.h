@@ -23,7 +23,8 @@
     X(NETWORK, "network failed")                                                                   \
     X(TLS, "TLS failed")                                                                           \
     X(REFUSED, "refused by the other side")                                                        \
-    X(UNSUPPORTED, "not supported here")
+    X(UNSUPPORTED, "not supported here")                                                           \
+    X(FORKED, "two histories")
 
 enum ct_err {
 #define CT_ERR_ENUM(name, text) CT_ERR_##name,

@@ -1,0 +1,88 @@
+/* cotrain evidence: verifies the proof that a log showed two histories. */
+#include "commands.h"
+
+#include <cotrain/command.h>
+#include <cotrain/evidence.h>
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: cotrain evidence FILE [--vkey VKEY]\n"
+    "\n"
+    "Verifies, without any network, a file that is to prove that a log showed two histories: both\n"
+    "checkpoints were signed by its key, and no ledger that only grows can have both. Nodes and\n"
+    "cotrain audit --since write such files.\n"
+    "\n"
+    "  --vkey VKEY  the log that it must be about; without it the file tells, and the key is "
+    "yours\n"
+    "               to compare\n"
+    "\n"
+    "Exit status: 0 it proves that, 1 it does not, 2 wrong usage.\n";
+
+static void print_head(const char *name, const struct ct_checkpoint *checkpoint) {
+    char hex[CT_HEX_BYTES];
+    ct_hash_hex(&checkpoint->root, hex);
+    printf("%-8s %" PRIu64 " entries, root %s\n", name, checkpoint->size, hex);
+}
+
+static void print_words(const char *file, const struct ct_evidence *evidence) {
+    char hex[CT_HEX_BYTES];
+    printf("%s proves that the log %s showed two histories.\n", file, evidence->smaller.origin);
+    printf("key      %s\n", evidence->vkey);
+    print_head("signed", &evidence->smaller);
+    print_head("and", &evidence->larger);
+    if (evidence->smaller.size != evidence->larger.size) {
+        ct_hash_hex(&evidence->prefix, hex);
+        printf("but      the first %" PRIu64 " entries of the larger one have the root %s\n",
+               evidence->smaller.size, hex);
+    }
+    printf("Whoever holds that key signed both. Keep the file and show it to others of the run.\n");
+}
+
+static enum ct_err verify(const char *file, const char *vkey) {
+    struct ct_buf text;
+    struct ct_evidence evidence;
+    ct_buf_init(&text, CT_EVIDENCE_BYTES_MAX);
+    enum ct_err err = ct_file_read(file, &text);
+    if (err == CT_OK) {
+        err = ct_evidence_open(ct_buf_bytes(&text), &evidence);
+    }
+    ct_buf_deinit(&text);
+    CT_TRY(err);
+    if (vkey != NULL && strcmp(vkey, evidence.vkey) != 0) {
+        return ct_fail(CT_ERR_RULE, "%s is about another key: %s", file, evidence.vkey);
+    }
+    print_words(file, &evidence);
+    return CT_OK;
+}
+
+int ct_cmd_evidence(int argc, char **argv) {
+    static const struct option options[] = {
+        {"vkey", required_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    const char *vkey = NULL;
+    int option;
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'h') {
+            fputs(usage, stdout);
+            return CT_EXIT_DONE;
+        }
+        if (option != 'v') {
+            fputs(usage, stderr);
+            return CT_EXIT_USAGE;
+        }
+        vkey = optarg;
+    }
+    if (optind + 1 != argc) {
+        fputs(usage, stderr);
+        return CT_EXIT_USAGE;
+    }
+    enum ct_err err = verify(argv[optind], vkey);
+    return err == CT_OK ? CT_EXIT_DONE : ct_command_fail("cotrain evidence", err);
+}
