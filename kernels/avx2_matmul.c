@@ -1,3 +1,5 @@
+#include "functions.h"
+
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -90,6 +92,19 @@ static inline void transpose(float *to, size_t to_stride, const char *from, size
     for (size_t c = 0; c < 4; c++) {
         _mm256_storeu_ps(to + c * to_stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x20));
         _mm256_storeu_ps(to + (4 + c) * to_stride, _mm256_permute2f128_ps(r[c], r[4 + c], 0x31));
+    }
+}
+
+/* to[j] = from[j] rounded for j < count ≤ 2·LANES. */
+static inline void round_lanes(uint16_t *to, const float *from, size_t count) {
+    if (count == 2 * LANES) {
+        for (size_t j = 0; j < 2 * LANES; j++) {
+            to[j] = ct_bf16_round(from[j]);
+        }
+        return;
+    }
+    for (size_t j = 0; j < count; j++) {
+        to[j] = ct_bf16_round(from[j]);
     }
 }
 

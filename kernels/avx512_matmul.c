@@ -1,7 +1,22 @@
+#include "functions.h"
+
 #include "avx512_tiles.h"
 
 static inline vec step(vec acc, const float *a, vec b) {
     return _mm512_fmadd_ps(_mm512_set1_ps(*a), b, acc);
+}
+
+/* to[j] = from[j] rounded for j < count ≤ 2·LANES. */
+static inline void round_lanes(uint16_t *to, const float *from, size_t count) {
+    if (count == 2 * LANES) {
+        for (size_t j = 0; j < 2 * LANES; j++) {
+            to[j] = ct_bf16_round(from[j]);
+        }
+        return;
+    }
+    for (size_t j = 0; j < count; j++) {
+        to[j] = ct_bf16_round(from[j]);
+    }
 }
 
 #include "tiles.h"

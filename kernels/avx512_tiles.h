@@ -46,15 +46,23 @@ static inline void interleave(float *to, const uint16_t *even, const uint16_t *o
     _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
 }
 
+static inline void store_unit(float *to, size_t to_stride, size_t unit, size_t units,
+                              __m512i values) {
+    if (unit < units) {
+        _mm512_storeu_si512(to + unit * to_stride, values);
+    }
+}
+
 /* to[unit·to_stride + row] = unit `unit` of row `row`, 4 bytes each, rows `row_bytes` apart; rows
  * from `rows` to 15 become zero; `units` ≤ 16. */
 static inline void transpose(float *to, size_t to_stride, const char *from, size_t row_bytes,
                              size_t rows, size_t units) {
+    static const float zeros[16];
     const vec_mask mask = lanes_mask(units);
     __m512i r[16];
     for (size_t i = 0; i < 16; i++) {
-        r[i] = i < rows ? _mm512_maskz_loadu_epi32(mask, from + i * row_bytes)
-                        : _mm512_setzero_si512();
+        r[i] =
+            _mm512_maskz_loadu_epi32(mask, i < rows ? from + i * row_bytes : (const char *)zeros);
     }
     for (size_t i = 0; i < 16; i += 4) {
         const __m512i low01 = _mm512_unpacklo_epi32(r[i], r[i + 1]);
@@ -67,19 +75,15 @@ static inline void transpose(float *to, size_t to_stride, const char *from, size
         r[i + 3] = _mm512_unpackhi_epi64(high01, high23);
     }
     /* r[i + c] now holds units c, c + 4, c + 8, c + 12 of rows i … i + 3. */
-    __m512i out[16];
     for (size_t c = 0; c < 4; c++) {
         const __m512i top_even = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88);
         const __m512i top_odd = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xdd);
         const __m512i low_even = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
         const __m512i low_odd = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xdd);
-        out[c] = _mm512_shuffle_i32x4(top_even, low_even, 0x88);
-        out[4 + c] = _mm512_shuffle_i32x4(top_odd, low_odd, 0x88);
-        out[8 + c] = _mm512_shuffle_i32x4(top_even, low_even, 0xdd);
-        out[12 + c] = _mm512_shuffle_i32x4(top_odd, low_odd, 0xdd);
-    }
-    for (size_t u = 0; u < units; u++) {
-        _mm512_storeu_si512(to + u * to_stride, out[u]);
+        store_unit(to, to_stride, c, units, _mm512_shuffle_i32x4(top_even, low_even, 0x88));
+        store_unit(to, to_stride, 4 + c, units, _mm512_shuffle_i32x4(top_odd, low_odd, 0x88));
+        store_unit(to, to_stride, 8 + c, units, _mm512_shuffle_i32x4(top_even, low_even, 0xdd));
+        store_unit(to, to_stride, 12 + c, units, _mm512_shuffle_i32x4(top_odd, low_odd, 0xdd));
     }
 }
 

@@ -6,8 +6,10 @@
  *   PANEL_ROWS         stride of a packed A panel, a multiple of LANES
  *   vec, vec_mask      a vector; a choice of its lanes
  *   lanes_mask(count)  the first `count` lanes, count ≤ LANES
- *   load_lanes, store_lanes, zero_lanes, add_zero, load_step, step
- *   transpose, interleave   of 4-byte units and of pairs
+ *   load_lanes, store_lanes, zero_lanes, add_zero
+ *   load_step(b), step(acc, a, b)   a vector of B's panel; one step of LANES chains with *a
+ *   transpose, interleave   of 4-byte units and of pairs: see avx512_tiles.h
+ *   round_lanes(to, from, count)   ct_bf16_round of `count` floats, at most 2·LANES
  *
  * Chains run inside one register lane, so blocking decides which outputs are computed together and
  * never the order inside a chain. Between blocks of the chain C holds it; adding +0 at each store
@@ -33,13 +35,17 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+#define ALWAYS static inline __attribute__((always_inline))
+
 enum {
     PANEL_COLUMNS = 2 * LANES,
-    STEPS_MAX = 384,  /* of a block: its B panel stays near L1 */
-    ACROSS_UNITS = 8, /* of rows across the chain that are packed together */
-    LINE = 64,        /* bytes of the cache */
-    AHEAD_STEPS = 32, /* A is asked for so many steps before its use: it comes from L3 */
-    AHEAD_TILES = 16, /* the next block's B while the last so many tiles are run */
+    STEPS_MAX = 1024,  /* of a block: its panel of B takes half an L2 at most */
+    AHEAD_LINES = 4,   /* rows along the chain are asked for so many lines before their use */
+    WIDEN_UNITS = 128, /* that are packed as pairs before they are widened */
+    ACROSS_UNITS = 8,  /* of rows across the chain that are packed together */
+    LINE = 64,         /* bytes of the cache */
+    AHEAD_STEPS = 32,  /* A is asked for so many steps before its use: it comes from L3 */
+    AHEAD_TILES = 16,  /* the next block's B while the last so many tiles are run */
 };
 
 _Static_assert(PANEL_ROWS % LANES == 0 && TILE_ROWS <= PANEL_ROWS, "A panels are whole vectors");
@@ -53,10 +59,8 @@ enum packing { PACK_F32, PACK_PAIRS, PACK_WIDENED };
 typedef void kernel(size_t steps, const float *a, const float *b, float *c, size_t ldc, bool resume,
                     vec_mask left, vec_mask right);
 
-static inline __attribute__((always_inline)) void run_tile(int rows, int vectors, size_t steps,
-                                                           const float *a, const float *b, float *c,
-                                                           size_t ldc, bool resume, vec_mask left,
-                                                           vec_mask right) {
+ALWAYS void run_tile(int rows, int vectors, size_t steps, const float *a, const float *b, float *c,
+                     size_t ldc, bool resume, vec_mask left, vec_mask right) {
     vec acc[TILE_ROWS][2];
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -134,6 +138,14 @@ struct source {
     size_t leading; /* bytes from one stored row to the next */
     bool along;     /* stored rows run along the chain; else across it */
     bool rounded;   /* stored as float, but the chain is bf16's */
+    size_t length;  /* elements of the chain */
+};
+
+/* What of an operand goes into a panel: `count` rows (columns) from `outer` on, units of the chain.
+ */
+struct piece {
+    size_t outer, count;
+    size_t first, units;
 };
 
 /* The least k such that the chain has no element from 2·units on. */
@@ -141,117 +153,160 @@ static inline size_t units_of(size_t elements, enum packing packing) {
     return packing == PACK_F32 ? elements : (elements + 1) / 2;
 }
 
-static void round_row(uint16_t *restrict out, const float *restrict in, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        out[i] = ct_bf16_round(in[i]);
+/* One transposition. `ahead`: there is more of these rows, which is asked for. */
+ALWAYS void pack_group(float *to, size_t width, const struct source *source, const char *from,
+                       size_t rows, size_t units, bool ahead) {
+    for (size_t i = 0; ahead && i < rows; i++) {
+        __builtin_prefetch(from + i * source->leading + AHEAD_LINES * LINE, 0, 3);
+    }
+    if (!source->rounded) {
+        transpose(to, width, from, source->leading, rows, units);
+        return;
+    }
+    _Alignas(64) uint16_t rounded[LANES][2 * LANES];
+    for (size_t i = 0; i < rows; i++) {
+        round_lanes(rounded[i], (const float *)(const void *)(from + i * source->leading),
+                    2 * units);
+    }
+    transpose(to, width, (const char *)rounded, sizeof rounded[0], rows, units);
+}
+
+/* The last unit of an odd chain: its partner is zero. */
+static void pack_half(float *to, const struct source *source, const char *from, size_t count) {
+    for (size_t j = 0; j < count; j++, from += source->leading) {
+        uint16_t pair[2 * LANES] = {0};
+        if (source->rounded) {
+            round_lanes(pair, (const float *)(const void *)from, 1);
+        } else {
+            memcpy(pair, from, 2);
+        }
+        memcpy(to + j, pair, 4);
     }
 }
 
-/* Rows that run along the chain, 4 bytes a unit: a transposition. A last half pair is filled with
- * zero. `last` is the chain's length. */
-static void pack_along(float *panel, size_t width, const struct source *source, size_t outer,
-                       size_t count, size_t first, size_t units, size_t last,
+/* Rows that run along the chain, 4 bytes a unit: transpositions. */
+ALWAYS void pack_along(float *panel, size_t width, const struct source *source, struct piece piece,
                        enum packing packing) {
     const size_t unit_bytes = source->rounded ? 8 : 4;
-    const char *rows = source->data + outer * source->leading + first * unit_bytes;
-    const bool half = packing != PACK_F32 && (first + units) * 2 > last;
-    const size_t whole = half ? units - 1 : units;
-    for (size_t group = 0; group < width; group += LANES) {
-        const size_t used = count > group ? count - group : 0;
-        const size_t valid = used < LANES ? used : LANES;
+    const char *rows = source->data + piece.outer * source->leading + piece.first * unit_bytes;
+    const bool half = packing != PACK_F32 && (piece.first + piece.units) * 2 > source->length;
+    const size_t whole = half ? piece.units - 1 : piece.units;
+    for (size_t group = 0; group < piece.count; group += LANES) {
+        const size_t valid = piece.count - group < LANES ? piece.count - group : LANES;
+        const char *from = rows + group * source->leading;
         for (size_t unit = 0; unit < whole; unit += LANES) {
-            const size_t length = whole - unit < LANES ? whole - unit : LANES;
-            const char *from = rows + group * source->leading + unit * unit_bytes;
-            size_t row_bytes = source->leading;
-            uint16_t rounded[LANES][2 * LANES];
-            if (source->rounded) {
-                for (size_t i = 0; i < valid; i++) {
-                    round_row(rounded[i], (const float *)(const void *)(from + i * row_bytes),
-                              2 * length);
-                }
-                from = (const char *)rounded;
-                row_bytes = sizeof rounded[0];
-            }
-            transpose(panel + unit * width + group, width, from, row_bytes, valid, length);
+            const size_t some = whole - unit < LANES ? whole - unit : LANES;
+            pack_group(panel + unit * width + group, width, source, from + unit * unit_bytes, valid,
+                       some, (whole - unit) * unit_bytes > AHEAD_LINES * LINE);
         }
     }
     if (half) {
-        for (size_t j = 0; j < width; j++) {
-            uint32_t pair = 0;
-            const char *from = rows + j * source->leading + whole * unit_bytes;
-            if (j < count && source->rounded) {
-                round_row((uint16_t *)(void *)&pair, (const float *)(const void *)from, 1);
-            } else if (j < count) {
-                memcpy(&pair, from, 2);
-            }
-            memcpy(panel + whole * width + j, &pair, 4);
+        pack_half(panel + whole * width, source, rows + whole * unit_bytes, piece.count);
+    }
+}
+
+/* A unit of pairs from two rows; odd NULL: zero. */
+ALWAYS void pack_pairs(float *to, size_t width, const struct source *source, const char *even,
+                       const char *odd, size_t count) {
+    _Alignas(64) uint16_t rounded[2][2 * LANES] = {{0}};
+    const uint16_t *low = rounded[0], *high = rounded[1];
+    if (source->rounded) {
+        round_lanes(rounded[0], (const float *)(const void *)even, count);
+        if (odd != NULL) {
+            round_lanes(rounded[1], (const float *)(const void *)odd, count);
         }
+    } else {
+        low = (const uint16_t *)(const void *)even;
+        high = odd != NULL ? (const uint16_t *)(const void *)odd : high;
+    }
+    const size_t left = count < LANES ? count : LANES;
+    interleave(to, low, high, left);
+    if (width > LANES) {
+        interleave(to + LANES, low + LANES, high + LANES, count - left);
     }
 }
 
 /* Rows that run across the chain: copied, or for pairs interleaved. */
-static void pack_across(float *panel, size_t width, const struct source *source, size_t outer,
-                        size_t count, size_t first, size_t units, size_t last,
+ALWAYS void pack_across(float *panel, size_t width, const struct source *source, struct piece piece,
                         enum packing packing) {
-    if (packing == PACK_F32) {
-        for (size_t unit = 0; unit < units; unit++) {
-            const char *row = source->data + (first + unit) * source->leading + outer * 4;
-            for (size_t group = 0; group < width; group += LANES) {
-                const size_t used = count > group ? count - group : 0;
-                const vec_mask mask = lanes_mask(used < LANES ? used : LANES);
-                store_lanes(panel + unit * width + group, lanes_mask(LANES),
-                            load_lanes((const float *)(const void *)row + group, mask));
+    const size_t left = piece.count < LANES ? piece.count : LANES;
+    const vec_mask all = lanes_mask(LANES), left_mask = lanes_mask(left),
+                   right_mask = lanes_mask(piece.count - left);
+    const size_t rows = packing == PACK_F32 ? 1 : 2; /* of a unit */
+    const size_t bytes = packing == PACK_F32 || source->rounded ? 4 : 2;
+    const size_t leading = source->leading;
+    const char *row = source->data + piece.first * rows * leading + piece.outer * bytes;
+    for (size_t unit = piece.first; unit < piece.first + piece.units; unit++) {
+        for (size_t i = 0; i < rows && (unit + ACROSS_UNITS + 1) * rows <= source->length; i++) {
+            __builtin_prefetch(row + (rows * ACROSS_UNITS + i) * leading, 0, 3);
+        }
+        if (packing == PACK_F32) {
+            const float *from = (const float *)(const void *)row;
+            store_lanes(panel, all, load_lanes(from, left_mask));
+            if (width > LANES) {
+                store_lanes(panel + LANES, all, load_lanes(from + LANES, right_mask));
             }
+        } else {
+            const bool half = unit * 2 + 1 == source->length;
+            pack_pairs(panel, width, source, row, half ? NULL : row + leading, piece.count);
         }
-        return;
-    }
-    static const uint16_t zeros[PANEL_COLUMNS > PANEL_ROWS ? PANEL_COLUMNS : PANEL_ROWS];
-    uint16_t rounded[2][PANEL_COLUMNS > PANEL_ROWS ? PANEL_COLUMNS : PANEL_ROWS];
-    for (size_t unit = 0; unit < units; unit++) {
-        const size_t p = (first + unit) * 2;
-        const char *row = source->data + p * source->leading + outer * (source->rounded ? 4 : 2);
-        const void *low = row;
-        const void *high = p + 1 < last ? row + source->leading : (const void *)zeros;
-        if (source->rounded) {
-            round_row(rounded[0], low, count);
-            low = rounded[0];
-            if (p + 1 < last) {
-                round_row(rounded[1], high, count);
-                high = rounded[1];
-            }
-        }
-        for (size_t group = 0; group < width; group += LANES) {
-            const size_t used = count > group ? count - group : 0;
-            interleave(panel + unit * width + group, (const uint16_t *)low + group,
-                       (const uint16_t *)high + group, used < LANES ? used : LANES);
-        }
+        row += rows * leading;
+        panel += width;
     }
 }
 
-/* Packs units first … first + units − 1 of `count` rows (columns) from `outer` on. */
-static void pack(float *panel, size_t width, const struct source *source, size_t outer,
-                 size_t count, size_t first, size_t units, size_t last, enum packing packing) {
+/* Whole panels are told apart, so that their masks are constants. */
+ALWAYS void pack_units(float *panel, size_t width, const struct source *source, struct piece piece,
+                       enum packing packing) {
+    if (source->along) {
+        pack_along(panel, width, source, piece, packing);
+    } else if (piece.count == width) {
+        piece.count = width;
+        pack_across(panel, width, source, piece, packing);
+    } else {
+        pack_across(panel, width, source, piece, packing);
+    }
+}
+
+ALWAYS void pack(float *panel, size_t width, const struct source *source, struct piece piece,
+                 enum packing packing) {
     if (packing != PACK_WIDENED) {
-        (source->along ? pack_along : pack_across)(panel, width, source, outer, count, first, units,
-                                                   last, packing);
+        pack_units(panel, width, source, piece, packing);
         return;
     }
-    uint32_t pairs[STEPS_MAX / 2 * PANEL_COLUMNS];
-    while (units > 0) {
-        const size_t some = units < STEPS_MAX / 2 ? units : STEPS_MAX / 2;
-        (source->along ? pack_along : pack_across)((float *)(void *)pairs, width, source, outer,
-                                                   count, first, some, last, packing);
+    uint32_t pairs[WIDEN_UNITS * PANEL_COLUMNS];
+    const size_t end = piece.first + piece.units;
+    for (; piece.first < end; piece.first += piece.units) {
+        piece.units = end - piece.first < WIDEN_UNITS ? end - piece.first : WIDEN_UNITS;
+        pack_units((float *)(void *)pairs, width, source, piece, packing);
         uint32_t *restrict out = (uint32_t *)(void *)panel;
-        for (size_t unit = 0; unit < some; unit++) {
+        for (size_t unit = 0; unit < piece.units; unit++) {
             for (size_t j = 0; j < width; j++) {
                 const uint32_t pair = pairs[unit * width + j];
                 out[2 * unit * width + j] = pair & 0xffff0000u;
                 out[(2 * unit + 1) * width + j] = pair << 16;
             }
         }
-        panel += 2 * some * width;
-        first += some;
-        units -= some;
+        panel += 2 * piece.units * width;
+    }
+}
+
+/* Two functions and not one, so that the width is a constant in each. */
+static __attribute__((noinline)) void pack_rows(float *panel, const struct source *source,
+                                                struct piece piece, enum packing packing) {
+    if (packing == PACK_F32) {
+        pack(panel, PANEL_ROWS, source, piece, PACK_F32);
+    } else {
+        pack(panel, PANEL_ROWS, source, piece, packing);
+    }
+}
+
+static __attribute__((noinline)) void pack_columns(float *panel, const struct source *source,
+                                                   struct piece piece, enum packing packing) {
+    if (packing == PACK_F32) {
+        pack(panel, PANEL_COLUMNS, source, piece, PACK_F32);
+    } else {
+        pack(panel, PANEL_COLUMNS, source, piece, packing);
     }
 }
 
@@ -269,17 +324,18 @@ struct product {
  * register tiles, each of which holds all units. */
 struct slab {
     size_t row, rows, tiles;
+    size_t height, higher; /* of the tiles, the first `higher` have one row more */
     size_t first, units;
 };
 
-/* A hand's own memory: a panel of B, which stays in L1, and of outputs that C does not get. */
+/* A hand's own memory: a panel of B, which stays in L2, and one of outputs that C does not get. */
 struct own {
     _Alignas(64) float b[STEPS_MAX * PANEL_COLUMNS];
     _Alignas(64) float c[CT_EPILOGUE_ROWS * PANEL_COLUMNS];
 };
 
 static inline size_t tile_row(const struct slab *slab, size_t tile) {
-    return slab->row + slab->rows * tile / slab->tiles;
+    return slab->row + tile * slab->height + (tile < slab->higher ? tile : slab->higher);
 }
 
 static inline float *tile_panel(const struct product *product, const struct slab *slab,
@@ -311,15 +367,15 @@ static struct part narrow(const struct product *product, size_t i, size_t i_end,
 }
 
 /* Asks for one part in `parts` of what pack would read. */
-static void prefetch(const struct source *source, size_t outer, size_t count, size_t first,
-                     size_t units, enum packing packing, size_t part, size_t parts) {
-    const size_t elements = packing == PACK_F32 ? units : 2 * units;
-    const size_t begin = packing == PACK_F32 ? first : 2 * first;
+static void prefetch(const struct source *source, struct piece piece, enum packing packing,
+                     size_t part, size_t parts) {
+    const size_t per_unit = packing == PACK_F32 ? 1 : 2;
     const size_t bytes = packing == PACK_F32 || source->rounded ? 4 : 2;
-    const size_t rows = source->along ? count : elements;
-    const size_t length = (source->along ? elements : count) * bytes;
-    const char *from = source->data + (source->along ? outer : begin) * source->leading +
-                       (source->along ? begin : outer) * bytes;
+    const size_t elements = piece.units * per_unit, begin = piece.first * per_unit;
+    const size_t rows = source->along ? piece.count : elements;
+    const size_t length = (source->along ? elements : piece.count) * bytes;
+    const char *from = source->data + (source->along ? piece.outer : begin) * source->leading +
+                       (source->along ? begin : piece.outer) * bytes;
     for (size_t row = rows * part / parts; row < rows * (part + 1) / parts; row++) {
         const char *line = from + row * source->leading;
         for (size_t at = 0; at < length; at += LINE) {
@@ -338,13 +394,17 @@ static void pack_slab(const struct product *product, const struct slab *slab, st
     for (size_t first = slab->first; first < end; first += most) {
         const struct part some = {first, end - first < most ? end : first + most};
         for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
-            const size_t i = tile_row(slab, tile), i_end = tile_row(slab, tile + 1);
-            const struct part part = narrow(product, i, i_end, some);
+            const size_t i = tile_row(slab, tile);
+            const struct part part = narrow(product, i, tile_row(slab, tile + 1), some);
             if (part.end > part.first) {
-                pack(tile_panel(product, slab, tile) +
-                         (part.first - slab->first) * product->steps_per_unit * PANEL_ROWS,
-                     PANEL_ROWS, &product->a, i, i_end - i, part.first, part.end - part.first,
-                     product->job->k, product->packing);
+                /* Rows of the next tile fill the panel up, as long as there are any. */
+                const size_t below = product->job->m - i;
+                pack_rows(tile_panel(product, slab, tile) +
+                              (part.first - slab->first) * product->steps_per_unit * PANEL_ROWS,
+                          &product->a,
+                          (struct piece){i, below < PANEL_ROWS ? below : PANEL_ROWS, part.first,
+                                         part.end - part.first},
+                          product->packing);
             }
         }
     }
@@ -366,7 +426,9 @@ static inline void prefetch_tile(const struct slab *slab, const struct block *bl
         for (size_t j = 0; j < block->width; j += LINE / sizeof(float)) {
             __builtin_prefetch(row + j, 1, 3);
         }
-        __builtin_prefetch(row + block->width - 1, 1, 3);
+        if ((uintptr_t)row % LINE != 0) {
+            __builtin_prefetch(row + block->width - 1, 1, 3);
+        }
     }
 }
 
@@ -377,8 +439,10 @@ static void run_block(const struct product *product, const struct slab *slab, st
     const size_t steps = product->steps_per_unit;
     const size_t top = tile_row(slab, tiles.begin), bottom = tile_row(slab, tiles.end);
     const struct part needed = narrow(product, top, bottom, block->part);
-    pack(b, PANEL_COLUMNS, &product->b, block->column, block->width, needed.first,
-         needed.end - needed.first, job->k, product->packing);
+    pack_columns(
+        b, &product->b,
+        (struct piece){block->column, block->width, needed.first, needed.end - needed.first},
+        product->packing);
     const bool two = block->width > LANES;
     const size_t left = two ? LANES : block->width;
     const vec_mask left_mask = lanes_mask(left), right_mask = lanes_mask(block->width - left);
@@ -399,9 +463,10 @@ static void run_block(const struct product *product, const struct slab *slab, st
         }
         if (next != NULL && tiles.end - tiles.begin >= AHEAD_TILES &&
             tiles.end - tile <= AHEAD_TILES) {
-            prefetch(&product->b, next->column, next->width, next->part.first,
-                     next->part.end - next->part.first, product->packing,
-                     AHEAD_TILES - (tiles.end - tile), AHEAD_TILES);
+            prefetch(&product->b,
+                     (struct piece){next->column, next->width, next->part.first,
+                                    next->part.end - next->part.first},
+                     product->packing, AHEAD_TILES - (tiles.end - tile), AHEAD_TILES);
         }
         const size_t skipped = part.end > part.first ? (part.first - needed.first) * steps : 0;
         kernels[i_end - i - 1][two ? 1 : 0](
@@ -461,9 +526,9 @@ static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct
         .steps_per_unit = packing == PACK_WIDENED ? 2 : 1,
         .units = units_of(job->k, packing),
         .a = {job->a, job->lda * (pairs && !job->a_float ? 2 : 4), job->form != CT_TN,
-              pairs && job->a_float},
+              pairs && job->a_float, job->k},
         .b = {job->b, job->ldb * (pairs && !job->b_float ? 2 : 4), job->form == CT_NT,
-              pairs && job->b_float},
+              pairs && job->b_float, job->k},
         .room = room,
     };
     const size_t held = room.count / (PANEL_ROWS * product.steps_per_unit); /* units of one tile */
@@ -478,6 +543,8 @@ static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct
         struct slab slab = {.row = job->m * block / blocks};
         slab.rows = job->m * (block + 1) / blocks - slab.row;
         slab.tiles = (slab.rows + TILE_ROWS - 1) / TILE_ROWS;
+        slab.height = slab.rows / slab.tiles;
+        slab.higher = slab.rows % slab.tiles;
         const size_t most = held / slab.tiles / 16 * 16;
         do {
             const size_t left = product.units - slab.first;
