@@ -117,7 +117,8 @@ struct ct_engine {
     float *d_embedding;  /* [tokens of a leaf][D]: waits for the end of the head's chain (E6) */
     float *logits;       /* [head_rows][V]; dlogits as operands in the same places afterwards */
     size_t query_block;  /* queries whose scores against all keys are in scratch; even, see E3 */
-    size_t head_rows;    /* tokens whose logits exist at once; even, see E3 */
+    float *cosine, *sine;            /* [T][d/2], of RoPE; NULL without it */
+    size_t head_rows;                /* tokens whose logits exist at once; even, see E3 */
     struct ct_hand_scratch *scratch; /* one a hand */
 };
 
@@ -189,15 +190,19 @@ void ct_norm_backward(const struct ct_engine *engine, size_t rows, const struct 
                       float *out, void *out_operand, struct ct_hand hand);
 
 /* norm_1 → queries, keys and values (qkv.c), and back: qkv_float holds their gradients, d_norm
- * receives norm_1's; the gradients of the weights. Each ends with a barrier. */
+ * receives norm_1's; the gradients of the weights. Each ends with a barrier.
+ *
+ * Where several maps read one input, its gradient is one chain: the outputs of the first map, then
+ * those of the next, each counted from 0, so that pairs (E3) never span two maps. Queries and keys
+ * are turned as binary32, then rounded; back, the binary32 gradients are turned, then rounded. */
 void ct_qkv_forward(const struct ct_engine *engine, const struct ct_micro *micro,
                     const struct ct_block *block, const struct ct_kept *kept, struct ct_hand hand);
 void ct_qkv_backward(const struct ct_engine *engine, const struct ct_micro *micro,
                      const struct ct_block *block, const struct ct_kept *kept, struct ct_hand hand);
 
-/* norm_2 → kept->activation (mlp.c), and back from d_out, dY of the MLP's last map: d_norm receives
- * norm_2's gradient; the gradients of all weights of the MLP but those that sum d_stream[0]. Each
- * ends with a barrier. */
+/* norm_2 → kept->activation (mlp.c) of the unrounded `before`, and back from d_out, dY of the MLP's
+ * last map: d_norm receives norm_2's gradient; the gradients of all weights of the MLP but those
+ * that sum d_stream[0]. Each ends with a barrier. */
 void ct_mlp_forward(const struct ct_engine *engine, const struct ct_micro *micro,
                     const struct ct_block *block, const struct ct_kept *kept, struct ct_hand hand);
 void ct_mlp_backward(const struct ct_engine *engine, const struct ct_micro *micro,

@@ -2,10 +2,12 @@
 
 #include <cotrain/assert.h>
 #include <cotrain/isa.h>
+#include <cotrain/mode.h>
 #include <cotrain/pages.h>
 #include <cotrain/pairwise.h>
 
 #include "block.h"
+#include "rope.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -176,6 +178,11 @@ static void carve_scratch(struct ct_engine *e, struct carve *carve, size_t rows)
     e->query_block = settle_query_block(shape->context);
     e->head_rows = settle_head_rows(rows, shape->vocab);
     e->logits = take_floats(carve, e->head_rows * shape->vocab);
+    if (shape->arch == CT_ARCH_LLAMA) {
+        const size_t half = shape->width / shape->heads / 2;
+        e->cosine = take_floats(carve, shape->context * half);
+        e->sine = take_floats(carve, shape->context * half);
+    }
     carve_hands(e, carve);
 }
 
@@ -211,10 +218,6 @@ static enum ct_err settle(struct ct_engine *e, const struct ct_layout *layout,
     e->options = *options;
     const uint32_t leaves = options->leaves, batch = options->batch;
     const uint32_t ranks = options->ranks > 1 ? options->ranks : 1;
-    if (layout->shape.arch != CT_ARCH_GPT2) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "engine: computes gpt2 alone, not %s",
-                       ct_arch_name(layout->shape.arch));
-    }
     if (options->numerics != CT_NUMERICS_BF16_1 && options->numerics != CT_NUMERICS_FP32_1 &&
         options->numerics != CT_NUMERICS_FAST) {
         return ct_fail(CT_ERR_CONFIG, "engine: unknown numerics");
@@ -270,6 +273,16 @@ enum ct_err ct_engine_plan(const struct ct_layout *layout, const struct ct_engin
     return CT_OK;
 }
 
+static void fill_tables(struct ct_engine *e) {
+    const struct ct_model_shape *shape = &e->layout->shape;
+    if (shape->arch == CT_ARCH_LLAMA) {
+        const struct ct_mode mode = ct_mode_enter();
+        ct_rope_table(e->cosine, e->sine, shape->context, shape->width / shape->heads / 2,
+                      shape->rope_theta);
+        ct_mode_leave(mode);
+    }
+}
+
 enum ct_err ct_engine_open(const struct ct_layout *layout, const struct ct_engine_options *options,
                            struct ct_engine **out) {
     struct ct_engine_plan plan;
@@ -295,6 +308,7 @@ enum ct_err ct_engine_open(const struct ct_layout *layout, const struct ct_engin
         goto out;
     }
     carve_all(engine, &(struct carve){.base = engine->arena}, &plan);
+    fill_tables(engine);
 out:
     if (err != CT_OK) {
         ct_engine_close(engine);

@@ -95,6 +95,29 @@ ALWAYS void gelu_backward_piece(const struct ct_finish *f, size_t at, const floa
     }
 }
 
+ALWAYS void swiglu_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
+    float gate[PIECE], up[PIECE], y[PIECE];
+    memcpy(gate, (const float *)f->in + at, n * sizeof *gate);
+    memcpy(up, c, n * sizeof *up);
+    for (size_t i = 0; i < n; i++) {
+        y[i] = ct_swiglu32(gate[i], up[i]);
+    }
+    store(f->out, at, f->bf16, gate, n);
+    store(f->out_2, at, f->bf16, up, n);
+    store(f->out_3, at, f->bf16, y, n);
+}
+
+ALWAYS void swiglu_backward_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
+    float gate[PIECE], up[PIECE], dgate[PIECE], dup[PIECE];
+    load(gate, f->in, at, f->bf16, n);
+    load(up, f->in_2, at, f->bf16, n);
+    for (size_t i = 0; i < n; i++) {
+        ct_swiglu_backward32(&dgate[i], &dup[i], c[i], gate[i], up[i]);
+    }
+    store(f->out, at, f->bf16, dgate, n);
+    store(f->out_2, at, f->bf16, dup, n);
+}
+
 /* A finish from its piece: whole pieces with a known length, then what is left. */
 #define FINISH(name, run)                                                                          \
     ALWAYS void name##_block(const struct ct_finish *whole, const float *c, size_t ldc,            \
@@ -122,19 +145,25 @@ ALWAYS void gelu_backward_piece(const struct ct_finish *f, size_t at, const floa
         }                                                                                          \
     }
 
-#define RUN_BIAS(n)          bias_piece(&f, at + j, c + i * ldc + j, column + j, n)
-#define RUN_RESIDUAL(n)      residual_piece(&f, at + j, c + i * ldc + j, column + j, n)
-#define RUN_GELU(n)          gelu_piece(&f, at + j, c + i * ldc + j, column + j, n)
-#define RUN_GELU_BACKWARD(n) gelu_backward_piece(&f, at + j, c + i * ldc + j, n)
+#define RUN_SWIGLU(n)          swiglu_piece(&f, at + j, c + i * ldc + j, n)
+#define RUN_SWIGLU_BACKWARD(n) swiglu_backward_piece(&f, at + j, c + i * ldc + j, n)
+#define RUN_BIAS(n)            bias_piece(&f, at + j, c + i * ldc + j, column + j, n)
+#define RUN_RESIDUAL(n)        residual_piece(&f, at + j, c + i * ldc + j, column + j, n)
+#define RUN_GELU(n)            gelu_piece(&f, at + j, c + i * ldc + j, column + j, n)
+#define RUN_GELU_BACKWARD(n)   gelu_backward_piece(&f, at + j, c + i * ldc + j, n)
 
 FINISH(bias, RUN_BIAS)
 FINISH(residual, RUN_RESIDUAL)
 FINISH(gelu, RUN_GELU)
 FINISH(gelu_backward, RUN_GELU_BACKWARD)
+FINISH(swiglu, RUN_SWIGLU)
+FINISH(swiglu_backward, RUN_SWIGLU_BACKWARD)
 
 void CT_FINISH_INSTALL(struct ct_finishes *finishes) {
     finishes->bias = bias;
     finishes->residual = residual;
     finishes->gelu = gelu;
     finishes->gelu_backward = gelu_backward;
+    finishes->swiglu = swiglu;
+    finishes->swiglu_backward = swiglu_backward;
 }

@@ -14,7 +14,9 @@
 struct ct_finish {
     void *out;
     void *out_2;
+    void *out_3;
     const void *in;
+    const void *in_2;
     const float *bias;
     size_t stride;
     bool bf16;
@@ -29,6 +31,12 @@ struct ct_finishes {
     ct_finish_fn *gelu;     /* x = c + bias; out (operand) = x, out_2 (operand) = gelu(x) */
     /* out (float) = c·gelu'(in (operand)); out_2 (operand) the same under bf16, else untouched */
     ct_finish_fn *gelu_backward;
+    /* g = in (float), u = c; out (operand) = g, out_2 (operand) = u, out_3 (operand) = swiglu(g, u)
+     */
+    ct_finish_fn *swiglu;
+    /* out, out_2 (operands) = swiglu's gradients of gate and up from dy = c, gate = in (operand),
+     * up = in_2 (operand) */
+    ct_finish_fn *swiglu_backward;
 };
 
 void ct_finish_install_scalar(struct ct_finishes *finishes);

@@ -179,4 +179,18 @@ static inline float ct_gelu_backward32(float dy, float x) {
     return ct_mul(dy, slope);
 }
 
+/* SwiGLU and its gradients; formulas in ops.h. */
+static inline float ct_swiglu32(float gate, float up) {
+    return ct_mul(gate / (1.0f + ct_exp32(-gate)), up);
+}
+
+static inline void ct_swiglu_backward32(float *dgate, float *dup, float dy, float gate, float up) {
+    float e = ct_exp32(-gate);
+    e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
+    const float s = 1.0f / (1.0f + e);
+    const float y = ct_mul(gate, s);
+    *dgate = ct_mul(ct_mul(dy, up), ct_fma(y, ct_mul(e, s), s));
+    *dup = ct_mul(dy, y);
+}
+
 #endif

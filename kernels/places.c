@@ -86,12 +86,66 @@ static void find_gpt2(struct ct_places *places, const struct ct_layout *layout) 
     places->all_blocks = span_of(layout, "transformer.h.");
 }
 
+/* Llama's maps are stored output × input and have no biases. */
+static struct ct_linear llama_linear(const struct ct_layout *layout, uint32_t layer,
+                                     const char *name, size_t in, size_t out) {
+    return (struct ct_linear){
+        .weight = offset_of(layout, "model.layers.%u.%s.weight", layer, name),
+        .bias = CT_ABSENT,
+        .in = in,
+        .out = out,
+        .out_major = true,
+    };
+}
+
+static struct ct_norm llama_norm(const struct ct_layout *layout, uint32_t layer, const char *name) {
+    return (struct ct_norm){offset_of(layout, "model.layers.%u.%s.weight", layer, name), CT_ABSENT};
+}
+
+static void find_llama(struct ct_places *places, const struct ct_layout *layout) {
+    const struct ct_model_shape *shape = &layout->shape;
+    const size_t d = shape->width, kv = d / shape->heads * shape->kv_heads;
+    for (uint32_t layer = 0; layer < shape->layers; layer++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "model.layers.%u.", layer);
+        places->blocks[layer] = (struct ct_block){
+            .norm_1 = llama_norm(layout, layer, "input_layernorm"),
+            .norm_2 = llama_norm(layout, layer, "post_attention_layernorm"),
+            .qkv = {llama_linear(layout, layer, "self_attn.q_proj", d, d),
+                    llama_linear(layout, layer, "self_attn.k_proj", d, kv),
+                    llama_linear(layout, layer, "self_attn.v_proj", d, kv)},
+            .projection = llama_linear(layout, layer, "self_attn.o_proj", d, d),
+            .up = {llama_linear(layout, layer, "mlp.gate_proj", d, shape->hidden),
+                   llama_linear(layout, layer, "mlp.up_proj", d, shape->hidden)},
+            .down = llama_linear(layout, layer, "mlp.down_proj", shape->hidden, d),
+            .qkv_count = 3,
+            .up_count = 2,
+            .all = span_of(layout, prefix),
+        };
+    }
+    places->tokens = offset_of(layout, "model.embed_tokens.weight");
+    places->positions = CT_ABSENT;
+    places->last = (struct ct_norm){offset_of(layout, "model.norm.weight"), CT_ABSENT};
+    places->head = (struct ct_linear){
+        .weight = shape->tied ? places->tokens : offset_of(layout, "lm_head.weight"),
+        .bias = CT_ABSENT,
+        .in = d,
+        .out = shape->vocab,
+        .out_major = true,
+    };
+    places->all_blocks = span_of(layout, "model.layers.");
+}
+
 enum ct_err ct_places_init(struct ct_places *places, const struct ct_layout *layout) {
     places->blocks = calloc(layout->shape.layers, sizeof *places->blocks);
     if (places->blocks == NULL) {
         return ct_fail(CT_ERR_MEMORY, "engine: no memory for %u layers", layout->shape.layers);
     }
-    find_gpt2(places, layout);
+    if (layout->shape.arch == CT_ARCH_GPT2) {
+        find_gpt2(places, layout);
+    } else {
+        find_llama(places, layout);
+    }
     return CT_OK;
 }
 

@@ -73,20 +73,17 @@ static void gelu_backward(float *dx, const float *dy, const float *x, size_t n) 
 
 static void swiglu(float *out, const float *gate, const float *up, size_t n) {
     EACH for (size_t i = 0; i < n; i++) {
-        out[i] = (gate[i] / (1.0f + ct_exp32(-gate[i]))) * up[i];
+        out[i] = ct_swiglu32(gate[i], up[i]);
     }
 }
 
 static void swiglu_backward(float *dgate, float *dup, const float *dy, const float *gate,
                             const float *up, size_t n) {
     EACH for (size_t i = 0; i < n; i++) {
-        const float slope = dy[i], g = gate[i], u = up[i];
-        float e = ct_exp32(-g);
-        e = e > 0x1.fffffep+127f ? 0x1.fffffep+127f : e; /* infinity · 0 is no gradient */
-        const float s = 1.0f / (1.0f + e);
-        const float y = g * s;
-        dgate[i] = (slope * u) * __builtin_fmaf(y, e * s, s);
-        dup[i] = slope * y;
+        float first, second;
+        ct_swiglu_backward32(&first, &second, dy[i], gate[i], up[i]);
+        dgate[i] = first;
+        dup[i] = second;
     }
 }
 
@@ -268,7 +265,7 @@ static void layernorm_columns(float *restrict dgain, float *restrict dbias,
 static float rmsnorm(float *out, const float *x, const float *gain, float epsilon, size_t n) {
     const float rstd = 1.0f / __builtin_sqrtf(sum_squares(x, n) / (float)n + epsilon);
     EACH for (size_t i = 0; i < n; i++) {
-        out[i] = (x[i] * rstd) * gain[i];
+        out[i] = ct_mul(ct_mul(x[i], rstd), gain[i]);
     }
     return rstd;
 }
@@ -277,7 +274,7 @@ static float rmsnorm(float *out, const float *x, const float *gain, float epsilo
 static inline void rms_slope_block(float lane[LANES], const float *dy, const float *gain,
                                    const float *x, float rstd) {
     for (size_t l = 0; l < LANES; l++) {
-        lane[l] = __builtin_fmaf(dy[l] * gain[l], x[l] * rstd, lane[l]);
+        lane[l] = ct_fma(ct_mul(dy[l], gain[l]), ct_mul(x[l], rstd), lane[l]);
     }
 }
 
@@ -300,7 +297,8 @@ static void rmsnorm_backward(float *restrict dx, const float *restrict dy, const
     }
     const float b = fold(lane) / (float)n;
     for (size_t i = 0; i < n; i++) {
-        dx[i] = __builtin_fmaf(rstd, __builtin_fmaf(-(x[i] * rstd), b, dy[i] * gain[i]), dx[i]);
+        const float inner = ct_fma(-ct_mul(x[i], rstd), b, ct_mul(dy[i], gain[i]));
+        dx[i] = ct_fma(rstd, inner, dx[i]);
     }
 }
 
@@ -312,7 +310,7 @@ static void rmsnorm_columns(float *restrict dgain, const float *restrict dy,
         const float *restrict x_row = x + row * stride;
         const float s = rstd[row];
         for (size_t i = 0; i < n; i++) {
-            dgain[i] = __builtin_fmaf(dy_row[i], x_row[i] * s, dgain[i]);
+            dgain[i] = ct_fma(dy_row[i], ct_mul(x_row[i], s), dgain[i]);
         }
     }
 }
@@ -322,8 +320,8 @@ static inline void turn(float *restrict a, float *restrict b, const float *restr
                         const float *restrict sine, float sign, size_t half) {
     for (size_t i = 0; i < half; i++) {
         const float x = a[i], y = b[i], s = sign * sine[i];
-        a[i] = __builtin_fmaf(-y, s, x * cosine[i]);
-        b[i] = __builtin_fmaf(x, s, y * cosine[i]);
+        a[i] = ct_fma(-y, s, ct_mul(x, cosine[i]));
+        b[i] = ct_fma(x, s, ct_mul(y, cosine[i]));
     }
 }
 

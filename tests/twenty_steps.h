@@ -33,6 +33,12 @@ struct twenty_steps_model {
 static const struct twenty_steps_model twenty_steps_models[] = {
     {"gpt2", CT_NUMERICS_BF16_1, GPT2_SHAPE(61, 18, 2, 3, 39), 0x3beb71a7026d93ceu},
     {"gpt2", CT_NUMERICS_FP32_1, GPT2_SHAPE(61, 18, 2, 3, 39), 0x50f6639ad91ce1f7u},
+    {"llama", CT_NUMERICS_BF16_1, LLAMA_SHAPE(61, 18, 2, 4, 2, 40, 52, false), 0x6f28e2f7615f0181u},
+    {"llama", CT_NUMERICS_FP32_1, LLAMA_SHAPE(61, 18, 2, 4, 2, 40, 52, false), 0xda8e270841a46d3du},
+    {"llama, tied", CT_NUMERICS_BF16_1, LLAMA_SHAPE(61, 18, 1, 3, 1, 42, 37, true),
+     0x106cec9145c1ccf2u},
+    {"llama, tied", CT_NUMERICS_FP32_1, LLAMA_SHAPE(61, 18, 1, 3, 1, 42, 37, true),
+     0x0da0279053fdc2ebu},
 };
 #define TWENTY_STEPS_MODELS (sizeof twenty_steps_models / sizeof twenty_steps_models[0])
 
