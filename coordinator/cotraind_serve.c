@@ -11,7 +11,8 @@
 #include <string.h>
 
 static const char usage[] =
-    "usage: cotraind serve DIR [--listen HOST:PORT] [--http PORT] [--exit-when-done] [--json]\n"
+    "usage: cotraind serve DIR [--listen HOST:PORT] [--http PORT] [--mirror URL]…\n"
+    "                          [--exit-when-done] [--json]\n"
     "\n"
     "Coordinates the run in DIR until Ctrl-C: waits for nodes, opens and closes rounds, publishes "
     "the\n"
@@ -22,6 +23,9 @@ static const char usage[] =
     "  --listen HOST:PORT  where nodes connect; HOST also serves HTTP (0.0.0.0:0, all addresses).\n"
     "                      Port 0 takes the port of the last time, at first any free one\n"
     "  --http PORT         where ledger and blobs are read (0, as above)\n"
+    "  --mirror URL        another place where ledger and blobs are read, told to nodes, and asked "
+    "at\n"
+    "                      the start what it holds; up to 8\n"
     "  --exit-when-done    end when the run is finished and its nodes have gone, or after a "
     "minute\n"
     "  --json              one JSON object per line instead of text\n";
@@ -68,9 +72,13 @@ static bool parse_listen(char *text, struct ct_serve_options *out) {
 
 int ct_cmd_serve(int argc, char **argv) {
     static const struct option options[] = {
-        {"listen", required_argument, NULL, 'l'},   {"http", required_argument, NULL, 'p'},
-        {"exit-when-done", no_argument, NULL, 'e'}, {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
+        {"listen", required_argument, NULL, 'l'},
+        {"http", required_argument, NULL, 'p'},
+        {"mirror", required_argument, NULL, 'm'},
+        {"exit-when-done", no_argument, NULL, 'e'},
+        {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     struct ct_serve_options serve = {.listen_host = "0.0.0.0"};
     int option;
@@ -85,6 +93,12 @@ int ct_cmd_serve(int argc, char **argv) {
             if (!parse_port(optarg, &serve.http_port)) {
                 return fail_usage("--http takes a port");
             }
+            break;
+        case 'm':
+            if (serve.mirror_count == CT_SERVE_MIRRORS_MAX || strlen(optarg) > 255) {
+                return fail_usage("--mirror takes up to 8 URLs of at most 255 bytes");
+            }
+            serve.mirrors[serve.mirror_count++] = optarg;
             break;
         case 'e':
             serve.exit_when_done = true;

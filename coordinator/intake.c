@@ -1,6 +1,7 @@
 /* What nodes send, judged and answered. Whatever is refused leaves a line in the log, module
  * "intake", and an answer that says why. */
 #include "incoming.h"
+#include "rollback.h"
 #include "serve.h"
 
 #include <cotrain/assert.h>
@@ -78,6 +79,26 @@ static void allow_upload(struct ct_serve *serve, const struct ct_member *member)
     ct_link_frame_max(member->link, published ? CT_FRAME_BYTES_MAX_UPLOAD : CT_FRAME_BYTES_MAX);
 }
 
+/* A listed node's word of what this log was; false when the coordinator must stop. */
+static bool check_history(struct ct_serve *serve, struct ct_member *member,
+                          struct ct_bytes checkpoint) {
+    char name[24], whose[40];
+    if (checkpoint.length == 0) {
+        return true;
+    }
+    snprintf(whose, sizeof whose, "the node with %s", name_of(member, name));
+    enum ct_err err = ct_rollback_check(&serve->run, checkpoint, whose);
+    if (err == CT_ERR_RULE) {
+        ct_serve_fail(serve, err, ct_err_detail());
+        return false;
+    }
+    if (err != CT_OK) {
+        ct_refusals_log(&serve->refusals, ct_serve_now_ms(), "%s: its checkpoint: %s", whose,
+                        ct_err_detail());
+    }
+    return true;
+}
+
 static void on_hello(struct ct_serve *serve, struct ct_member *member, const struct ct_wire *wire) {
     struct ct_member *replaced;
     char name[24];
@@ -102,6 +123,9 @@ static void on_hello(struct ct_serve *serve, struct ct_member *member, const str
                        "minute if it is gone");
         return;
     }
+    if (!check_history(serve, member, wire->body.hello.checkpoint)) {
+        return;
+    }
     if (replaced != NULL && !replaced->closing) {
         replaced->closing = true;
         ct_link_close(replaced->link, CT_OK, "replaced by a newer connection");
@@ -109,6 +133,11 @@ static void on_hello(struct ct_serve *serve, struct ct_member *member, const str
     allow_upload(serve, member);
     struct ct_wire welcome = {.kind = CT_WIRE_WELCOME};
     welcome.body.welcome.http_port = serve->ports.http;
+    welcome.body.welcome.mirror_count = serve->options.mirror_count;
+    for (uint32_t i = 0; i < serve->options.mirror_count; i++) {
+        snprintf(welcome.body.welcome.mirrors[i], sizeof welcome.body.welcome.mirrors[i], "%s",
+                 serve->options.mirrors[i]);
+    }
     ct_intake_send(member, &welcome);
     if (member->seat != NULL) {
         ct_log(CT_LOG_INFO, "intake", "connected, %s", name_of(member, name));

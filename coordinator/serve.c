@@ -1,6 +1,7 @@
 #include "serve.h"
 
 #include "incoming.h"
+#include "rollback.h"
 
 #include <cotrain/assert.h>
 #include <cotrain/log.h>
@@ -111,8 +112,15 @@ static void wake(void *user) {
     uv_async_send(&serve->cosigned);
 }
 
-/* No rollback (protocol.md section 7): before anything is appended, the witnesses are asked what
- * they hold. One that is away is no reason not to serve. */
+static enum ct_err ask_mirrors(const struct ct_serve *serve) {
+    for (uint32_t i = 0; i < serve->options.mirror_count; i++) {
+        CT_TRY(ct_rollback_ask_mirror(&serve->run, serve->options.mirrors[i]));
+    }
+    return CT_OK;
+}
+
+/* No rollback (protocol.md section 7): before anything is appended, mirrors and witnesses are asked
+ * what they hold; nodes tell it in their hello. Who is away is no reason not to serve. */
 static enum ct_err ask_witnesses(struct ct_serve *serve) {
     struct ct_policy *policy = NULL;
     char ledger[PATH_MAX];
@@ -376,7 +384,10 @@ enum ct_err ct_serve_run(const struct ct_serve_options *options) {
     }
     if (journal) {
         start_timers(serve);
-        err = ask_witnesses(serve);
+        err = ask_mirrors(serve);
+        if (err == CT_OK) {
+            err = ask_witnesses(serve);
+        }
         if (err == CT_OK) {
             err = open_ports(serve);
         }

@@ -23,11 +23,16 @@
 
 #include <cotrain/link.h>
 
+#define CT_SERVE_MIRRORS_MAX 8u /* as many as a welcome has */
+
 struct ct_serve_options {
     const char *dir;
     const char *listen_host;
     uint16_t listen_port, http_port; /* 0: the kept one, else any */
     bool exit_when_done, json;
+    const char
+        *mirrors[CT_SERVE_MIRRORS_MAX]; /* base URLs; told to nodes, and asked at the start */
+    uint32_t mirror_count;
 };
 
 struct ct_merge_job {

@@ -45,6 +45,8 @@ struct ct_view {
     float last_loss;      /* weighted mean over the senders */
     uint32_t last_senders;
     uint32_t differences;
+    uint32_t checkpoint_length; /* the accepted checkpoint, with the log's signature alone */
+    uint8_t checkpoint[CT_HELLO_NOTE_MAX];
     /* this node */
     uint32_t node;               /* its number; 0: not admitted yet */
     struct ct_hash merged_state; /* state digest of its last merged commit; zero: none to go on

@@ -463,6 +463,8 @@ static enum ct_err load(struct join *join, struct ct_node_config *config) {
     for (int i = 0; i < 2; i++) {
         config->held[i] = slots[i].state;
     }
+    CT_TRY(ct_node_path(options->dir, CT_NODE_LEDGER, path));
+    config->checkpoint_length = ct_ledger_copy_checkpoint(path, config->checkpoint);
     CT_TRY(ct_progress_init(&join->progress, options->dir, &options->ticket.run_id, options->json));
     join->progress.receipts = ct_contribution_receipts(options->dir);
     join->chunk = malloc(CT_UPLOAD_CHUNK_BYTES);

@@ -320,3 +320,19 @@ enum ct_err ct_ledger_copy_next(const struct ct_ledger_copy *copy, struct ct_led
     cursor->index++;
     return CT_OK;
 }
+
+uint32_t ct_ledger_copy_checkpoint(const char *dir, uint8_t out[CT_HELLO_NOTE_MAX]) {
+    char path[CT_NODE_PATH_MAX];
+    struct ct_buf note, own;
+    uint32_t length = 0;
+    ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
+    ct_buf_init(&own, CT_HELLO_NOTE_MAX);
+    if (ct_node_path(dir, "checkpoint", path) == CT_OK && ct_file_read(path, &note) == CT_OK &&
+        ct_checkpoint_strip(ct_buf_bytes(&note), &own) == CT_OK) {
+        memcpy(out, own.data, own.length);
+        length = (uint32_t)own.length;
+    }
+    ct_buf_deinit(&own);
+    ct_buf_deinit(&note);
+    return length;
+}

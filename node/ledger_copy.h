@@ -40,6 +40,11 @@ void ct_ledger_copy_close(struct ct_ledger_copy *copy);
 CT_MUST_CHECK enum ct_err ct_ledger_copy_advance(struct ct_ledger_copy *copy, struct ct_bytes note,
                                                  struct ct_fetch *fetch);
 
+/* The accepted checkpoint of the copy in DIR with the log's signature alone, at most
+ * CT_HELLO_NOTE_MAX bytes; the number of them, 0 for none. What it reads is not verified: it is for
+ * showing to the coordinator, who does. */
+uint32_t ct_ledger_copy_checkpoint(const char *dir, uint8_t out[CT_HELLO_NOTE_MAX]);
+
 /* Reads entries in order. A zeroed cursor is at the first. */
 struct ct_ledger_cursor {
     uint64_t index, offset;

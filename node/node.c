@@ -147,6 +147,8 @@ static void say_hello(struct ct_node *node, struct ct_node_actions *out) {
         wire->body.hello.model = node->view.model;
     }
     wire->body.hello.state = ct_node_state(node);
+    wire->body.hello.checkpoint =
+        (struct ct_bytes){node->config.checkpoint, node->config.checkpoint_length};
     snprintf(wire->body.hello.software, sizeof wire->body.hello.software, "cotrain");
     node->link = CT_LINK_HELLO;
 }
@@ -396,6 +398,10 @@ static void on_synced(struct ct_node *node, const struct ct_node_event *event,
     node->sync_failures = 0;
     node->synced_once = true;
     node->view = *event->body.view;
+    if (node->view.checkpoint_length > 0) {
+        node->config.checkpoint_length = node->view.checkpoint_length;
+        memcpy(node->config.checkpoint, node->view.checkpoint, sizeof node->config.checkpoint);
+    }
     if (node->note_length > 0) {
         /* A newer checkpoint came meanwhile; its view follows. */
         uint32_t length = node->note_length;
@@ -424,6 +430,11 @@ static void on_synced(struct ct_node *node, const struct ct_node_event *event,
 
 static void on_sync_failed(struct ct_node *node, const struct ct_node_event *event,
                            struct ct_node_actions *out) {
+    if (event->body.failure.err == CT_ERR_FORKED) {
+        /* Nothing that this coordinator says can be built on. */
+        end(node, out, CT_ERR_FORKED, event->body.failure.detail);
+        return;
+    }
     uint64_t delay = SYNC_RETRY_MS;
     for (uint32_t i = 1; i < node->sync_failures && delay < SYNC_RETRY_MAX_MS; i++) {
         delay *= 2;

@@ -64,7 +64,9 @@ struct ct_node_config {
     uint8_t instance[CT_INSTANCE_BYTES];
     uint32_t until_round; /* leave when it is closed; 0: to the end */
     struct ct_pending pending;
-    struct ct_hash held[2]; /* digests of the states on disk; zero: none */
+    struct ct_hash held[2];     /* digests of the states on disk; zero: none */
+    uint32_t checkpoint_length; /* of the newest accepted checkpoint; 0: none */
+    uint8_t checkpoint[CT_HELLO_NOTE_MAX];
 };
 
 enum ct_node_event_kind {

@@ -1,5 +1,6 @@
 #include "sync.h"
 
+#include "fork.h"
 #include "node_dir.h"
 #include "witnessed.h"
 
@@ -92,7 +93,17 @@ static enum ct_err advance(struct ct_sync *sync, struct ct_buf *note) {
     if (note->length == 0) {
         CT_TRY(ct_fetch_get_from(sync->fetch, 0, CT_HTTP_CHECKPOINT, note));
     }
-    CT_TRY(ct_follow_advance(&sync->follow, ct_buf_bytes(note), sync->fetch));
+    enum ct_err err = ct_follow_advance(&sync->follow, ct_buf_bytes(note), sync->fetch);
+    if (err == CT_ERR_DIGEST || err == CT_ERR_RULE) {
+        char why[400];
+        snprintf(why, sizeof why, "%s", ct_err_detail());
+        if (ct_fork_seek(&sync->follow.copy, sync->dir, ct_buf_bytes(note), sync->fetch) ==
+            CT_ERR_FORKED) {
+            return CT_ERR_FORKED;
+        }
+        return ct_fail(err, "%s", why);
+    }
+    CT_TRY(err);
     ct_witnessed_advance(&sync->witnessed, sync->dir, &sync->follow.replay.fold, ct_buf_bytes(note),
                          sync->fetch);
     if (!sync->has_data) {
@@ -118,6 +129,8 @@ static void do_advance(struct ct_sync *sync, struct ct_buf *note) {
     result.err = advance(sync, note);
     if (result.err == CT_OK) {
         ct_follow_view(&sync->follow, &result.view);
+        result.view.checkpoint_length =
+            ct_ledger_copy_checkpoint(sync->follow.copy.dir, result.view.checkpoint);
         collect_facts(sync, &result.facts);
     } else {
         result.kind = CT_SYNC_FAILED;

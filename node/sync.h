@@ -28,7 +28,7 @@ enum ct_sync_kind { CT_SYNC_VIEW, CT_SYNC_FAILED, CT_SYNC_SAVED };
 struct ct_sync_result {
     enum ct_sync_kind kind;
     enum ct_err err; /* FAILED, SAVED */
-    char detail[300];
+    char detail[500];
     struct ct_view view;
     struct ct_run_facts facts;
     uint64_t received; /* bytes over HTTP, in all */

@@ -159,3 +159,23 @@ enum ct_err ct_checkpoint_parse(struct ct_bytes note, struct ct_checkpoint *out)
     *out = checkpoint;
     return CT_OK;
 }
+
+enum ct_err ct_checkpoint_strip(struct ct_bytes note, struct ct_buf *out) {
+    struct ct_bytes text, signatures, origin, bytes;
+    size_t at = 0;
+    CT_TRY(ct_note_split(note, &text, &signatures));
+    if (!ct_note_next_line(text, &at, &origin)) {
+        return ct_fail(CT_ERR_FORMAT, "checkpoint: no origin");
+    }
+    CT_TRY(ct_buf_append(out, text.data, text.length));
+    CT_TRY(ct_buf_append(out, "\n", 1));
+    for (at = 0; at < signatures.length && ct_note_next_line(signatures, &at, &bytes);) {
+        struct ct_note_line line;
+        CT_TRY(ct_note_line_parse(bytes, &line));
+        if (line.name.length == origin.length &&
+            memcmp(line.name.data, origin.data, origin.length) == 0) {
+            CT_TRY(ct_buf_append(out, bytes.data, bytes.length + 1));
+        }
+    }
+    return CT_OK;
+}

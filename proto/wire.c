@@ -17,6 +17,7 @@ enum {
     FIELD_RECEIPT_TEXT = 2,
     FIELD_COMMIT_ENVELOPE = 1,
     FIELD_UPLOAD_DATA = 3,
+    FIELD_HELLO_CHECKPOINT = 7,
 };
 
 /* What holds of numbers and lengths in both directions; texts are checked where they are read. */
@@ -56,6 +57,8 @@ static enum ct_err check(const struct ct_wire *wire) {
                wire->body.upload.data.length <= CT_UPLOAD_CHUNK_BYTES;
         break;
     case CT_WIRE_HELLO:
+        good = wire->body.hello.checkpoint.length <= CT_HELLO_NOTE_MAX;
+        break;
     case CT_WIRE_LEAVE:
     case CT_WIRE_PING:
     case CT_WIRE_PONG:
@@ -147,6 +150,7 @@ static enum ct_err put_hello(const struct ct_wire *wire, struct parts *parts) {
     CT_TRY(put_text(wire->body.hello.software, sizeof wire->body.hello.software,
                     "a node's software", parts->texts[0]));
     body->software = parts->texts[0];
+    body->checkpoint = ct_field_put_bytes(wire->body.hello.checkpoint);
     parts->wire.hello = body;
     return CT_OK;
 }
@@ -248,7 +252,12 @@ static enum ct_err get_welcome(const Cotrain__Wire__Welcome *body, struct ct_wir
     return CT_OK;
 }
 
-static enum ct_err get_hello(const Cotrain__Wire__Hello *body, struct ct_wire *out) {
+static enum ct_err get_hello(const Cotrain__Wire__Hello *body, struct ct_bytes inner,
+                             struct ct_wire *out) {
+    out->body.hello.checkpoint = (struct ct_bytes){NULL, 0};
+    if (body->checkpoint.len > 0) {
+        out->body.hello.checkpoint = ct_message_span(inner, FIELD_HELLO_CHECKPOINT);
+    }
     out->body.hello.protocol = body->protocol;
     CT_TRY(ct_field_get_hash(&body->run_id, "a hello's run id", &out->body.hello.run_id));
     CT_TRY(ct_field_get_fixed(&body->instance, CT_INSTANCE_BYTES, "a hello's instance",
@@ -297,7 +306,7 @@ static enum ct_err get_body(const Cotrain__Wire *message, struct ct_bytes inner,
         return ct_field_get_text(message->refusal->text, sizeof out->body.refusal.text,
                                  "a refusal's text", out->body.refusal.text);
     case CT_WIRE_HELLO:
-        return get_hello(message->hello, out);
+        return get_hello(message->hello, inner, out);
     case CT_WIRE_READY:
         return get_ready(message->ready, out);
     case CT_WIRE_COMMIT:

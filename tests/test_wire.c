@@ -61,6 +61,7 @@ static struct ct_wire example(enum ct_wire_kind kind) {
         memset(wire.body.hello.model.bytes, 3, 32);
         memset(wire.body.hello.state.bytes, 4, 32);
         SET(wire.body.hello.software, "cotrain 0.1.0");
+        wire.body.hello.checkpoint = blob;
         break;
     case CT_WIRE_READY:
         wire.body.ready.round = 4;
@@ -117,6 +118,8 @@ static struct ct_bytes *span_of(struct ct_wire *wire) {
         return &wire->body.commit.envelope;
     case CT_WIRE_UPLOAD:
         return &wire->body.upload.data;
+    case CT_WIRE_HELLO:
+        return &wire->body.hello.checkpoint;
     default:
         return NULL;
     }
@@ -150,6 +153,7 @@ static void what_is_none_comes_back_as_none(void **state) {
     memset(hello.body.hello.model.bytes, 0, 32);
     memset(hello.body.hello.state.bytes, 0, 32);
     memset(hello.body.hello.software, 0, sizeof hello.body.hello.software);
+    hello.body.hello.checkpoint = (struct ct_bytes){NULL, 0};
     struct ct_buf buf;
     encode(&hello, &buf);
     struct ct_wire back;

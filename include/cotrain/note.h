@@ -32,6 +32,10 @@ CT_MUST_CHECK enum ct_err ct_checkpoint_open(struct ct_bytes note, const char *o
                                              const struct ct_hash *log_key,
                                              struct ct_checkpoint *out);
 
+/* Appends the note with those signature lines alone that bear the origin's name: the log's own,
+ * which a cosigned note has first. */
+CT_MUST_CHECK enum ct_err ct_checkpoint_strip(struct ct_bytes note, struct ct_buf *out);
+
 /* The same strictness without any key: nothing that it returns is authenticated. For who has yet to
  * learn the key, or trusts the place that the note comes from. */
 CT_MUST_CHECK enum ct_err ct_checkpoint_parse(struct ct_bytes note, struct ct_checkpoint *out);

@@ -67,6 +67,9 @@ struct ct_wire {
             struct ct_hash model;                /* digest of θ it holds; zero: none */
             struct ct_hash state;                /* state digest it holds; zero: none */
             char software[64];
+            /* The newest checkpoint that it accepted, with the log's signature alone; at most
+             * CT_HELLO_NOTE_MAX bytes, empty for none. */
+            struct ct_bytes checkpoint;
         } hello;
         struct {
             uint32_t round;       /* last closed round it has applied */
