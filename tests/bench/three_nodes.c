@@ -227,7 +227,10 @@ static void bench_all(const struct options *options) {
                 .method = (enum method)method, .tuning = true, .rate = options->rates[method][i]};
         }
     }
-    do_runs(options, tuning, tuned);
+    /* One rate alone needs no tuning. */
+    if (tuned > 2) {
+        do_runs(options, tuning, tuned);
+    }
     const double plain_rate = best_rate(options, tuning, PLAIN);
     const double sl1_rate = best_rate(options, tuning + options->rate_counts[PLAIN], SL1);
     for (uint32_t s = 0; s < options->seeds; s++) {

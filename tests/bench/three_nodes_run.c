@@ -167,6 +167,7 @@ static void contribute(struct bench *bench, const struct ct_fold *rules, uint32_
         .windows = &bench->windows,
         .engine = bench->engine,
         .gradient = bench->gradient,
+        .site = ct_site_alone(),
     };
     if (node->index == ct_epoch_rounds(rules, n + 1, node->epoch)) {
         node->epoch++;
