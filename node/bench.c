@@ -54,6 +54,9 @@ static enum ct_err take_common(struct ct_bench *bench, int option, const char *t
     case OPTION_THREADS:
         return ct_option_u32("threads", text, 0, 1024, &bench->threads);
     case OPTION_SECONDS:
+        if (bench->untimed) {
+            return ct_fail(CT_ERR_USAGE, "nothing is timed here: there is no --seconds");
+        }
         return ct_option_double("seconds", text, 0.0, 3600.0, &bench->seconds);
     case OPTION_JSON:
         bench->json = true;

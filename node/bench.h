@@ -22,6 +22,7 @@ struct ct_bench {
     const struct option *options; /* the benchmark's own, ended by a NULL name, or NULL; their
                                      values are 1 to 99 */
     int arguments;                /* how many positional ones it takes */
+    bool untimed;                 /* no --seconds; the help ends with CT_BENCH_USAGE_UNTIMED */
     enum ct_err (*take)(struct ct_bench *bench, int option, const char *text);
     enum ct_err (*run)(struct ct_bench *bench);
     void *user; /* the benchmark's own */
@@ -35,6 +36,11 @@ struct ct_bench {
     json_t *rows;
 };
 
+#define CT_BENCH_USAGE_UNTIMED                                                                     \
+    "  --threads N      (all)\n"                                                                   \
+    "  --json           one object with all rows instead of a table\n"                             \
+    "\n"                                                                                           \
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n"
 #define CT_BENCH_USAGE                                                                             \
     "  --threads N      (all)\n"                                                                   \
     "  --seconds R      measuring time of one figure (0.5)\n"                                      \
@@ -97,6 +103,7 @@ void ct_bench_noise(float *out, size_t count, float deviation, uint64_t seed);
 
 int ct_bench_aggregate(int argc, char **argv);
 int ct_bench_codec(int argc, char **argv);
+int ct_bench_gradients(int argc, char **argv);
 int ct_bench_step(int argc, char **argv);
 
 #endif

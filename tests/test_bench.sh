@@ -34,10 +34,10 @@ report() {
 expect 0 codec "$cotrain" bench --help
 expect 2 aggregate "$cotrain" bench
 expect 2 "no command" "$cotrain" bench speed
-for name in aggregate codec step; do
+for name in aggregate codec gradients step; do
     expect 0 "usage: cotrain bench $name" "$cotrain" bench $name --help
-    expect 2 "takes 0 arguments" "$cotrain" bench $name more
-    expect 2 --workload "$cotrain" bench $name --workload XXL
+    [ $name = gradients ] || expect 2 "takes 0 arguments" "$cotrain" bench $name more
+    [ $name = gradients ] || expect 2 --workload "$cotrain" bench $name --workload XXL
     expect 2 --threads "$cotrain" bench $name --threads none
 done
 
@@ -50,6 +50,37 @@ report '.rows | length == 1 and (.[0] | .tokens_per_s > 0 and .gflops > 0 and .p
 report '.threads == 1 and .rows[0].threads == 1 and .rows[0].numerics == "fp32-1"' \
     step --workload tiny --numerics fp32-1 --threads 1
 expect 2 "--numerics takes" "$cotrain" bench step --numerics fp64
+
+# Gradients: of a model of ours, in a file with the model's names; memory choices change no byte.
+yes "to be or not to be, that is the question" | head -n 50 >"$work/text"
+"$cotrain" train --text "$work/text" --layers 2 --width 32 --heads 2 --context 12 --batch 2 \
+    --steps 2 --out "$work/model" >/dev/null || fail "cotrain train"
+tokens=$(seq 30 55 | paste -sd,)
+gradients="$cotrain bench gradients $work/model"
+expect 0 gradient_norm $gradients "$tokens" "$work/a" --json
+[ "$(jq -c '.rows[0] | [.batch, .length, .numerics, (.loss > 1), .gradient_norm > 0]' "$work/out")" = \
+    '[2,12,"fp32-1",true,true]' ] || fail "the report of gradients"
+expect 0 gradients $gradients "$tokens" "$work/b" --micro-batch 1 --threads 1
+cmp "$work/a" "$work/b" || fail "the micro-batch changed a gradient"
+header=$(($(od -An -tu8 -N8 "$work/a")))
+tail -c +9 "$work/a" | head -c "$header" >"$work/out"
+jq -e --slurpfile model "$work/model/config.json" '(.__metadata__.loss | tonumber) > 1 and
+    (.__metadata__ | [.numerics, .batch, .length] == ["fp32-1", "2", "12"]) and
+    (.__metadata__.model_sha256 | length) == 64 and
+    ."transformer.wte.weight".shape == [$model[0].vocab_size, 32] and
+    ."transformer.h.1.mlp.c_fc.weight".shape == [32, 128]' "$work/out" >/dev/null ||
+    fail "the header of gradients"
+printf '\036\000\037\000\040\000' >"$work/tokens"
+expect 0 gradients $gradients "$work/tokens" "$work/a" --numerics bf16-1
+expect 0 gradients $gradients 30,31,32 "$work/b" --numerics bf16-1 --length 2
+cmp "$work/a" "$work/b" || fail "tokens from a file are not those of a list"
+expect 1 "sequences of 3" $gradients 1,2,3,4 "$work/a" --length 2
+expect 1 "the model knows" $gradients 1,2,70000 "$work/a"
+expect 1 "more than the model's context" $gradients 1,2 "$work/a" --length 13
+expect 1 "neither a file nor ids" $gradients 1,,2 "$work/a"
+expect 1 config.json "$cotrain" bench gradients "$work" 1,2 "$work/a"
+expect 2 "takes 3 arguments" $gradients
+expect 2 "no --seconds" $gradients 1,2 "$work/a" --seconds 1
 
 # OpenBLAS is held to its best, and the person is told.
 expect 0 "without OPENBLAS_CORETYPE=Haswell" env OPENBLAS_CORETYPE=Haswell "$cotrain" bench codec \
