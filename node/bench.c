@@ -81,23 +81,26 @@ static enum ct_err open_report(struct ct_bench *bench) {
 static void print_cell(const char *name, const json_t *value, bool head) {
     const int width = (int)strlen(name) > 9 ? (int)strlen(name) : 9;
     if (head) {
-        printf("%*s  ", json_is_string(value) ? -width : width, name);
+        printf("%*s", json_is_string(value) ? -width : width, name);
     } else if (json_is_string(value)) {
-        printf("%-*s  ", width, json_string_value(value));
+        printf("%-*s", width, json_string_value(value));
     } else if (json_is_integer(value)) {
-        printf("%*" JSON_INTEGER_FORMAT "  ", width, json_integer_value(value));
+        printf("%*" JSON_INTEGER_FORMAT, width, json_integer_value(value));
     } else if (json_is_real(value)) {
-        printf("%*.4g  ", width, json_real_value(value));
+        printf("%*.4g", width, json_real_value(value));
     } else {
-        printf("%*s  ", width, "-");
+        printf("%*s", width, "-");
     }
 }
 
 static void print_line(json_t *row, bool head) {
     const char *name;
     json_t *value;
+    const char *between = "";
     json_object_foreach(row, name, value) {
+        fputs(between, stdout);
         print_cell(name, value, head);
+        between = "  ";
     }
     putchar('\n');
     fflush(stdout);

@@ -1,8 +1,7 @@
 /* cotrain bench step: whole training steps, and how much of one is matmul. */
 #include "bench.h"
-#include "option.h"
+#include "bench_training.h"
 
-#include <cotrain/engine.h>
 #include <cotrain/optimizer.h>
 #include <cotrain/profile.h>
 
@@ -22,20 +21,10 @@ static const char usage[] =
     "parameters of matrices, L layers, D width, T context, attention without its mask. Inside "
     "matmul\n"
     "the operations that were really done are counted.\n"
-    "\n"
-    "  --workload NAME  T: 4 layers x 256, 4 heads, vocabulary 256, batch 8\n"
-    "                   S: 6 layers x 384, 6 heads, vocabulary 50257, batch 4 (default)\n"
-    "                   M: 12 layers x 768, 12 heads, vocabulary 50257, batch 2\n"
-    "                   tiny, for tests; the context of T, S and M is 256\n"
-    "  --numerics NAME  bf16-1, fp32-1 or fast (bf16-1)\n"
-    "  --leaves N       1, 2, 4, 8 or 16 partial sums of the gradient (1)\n"
-    "  --micro-batch N  sequences in memory at once (chosen)\n" CT_BENCH_USAGE;
-
-enum { OPTION_WORKLOAD = 1, OPTION_NUMERICS, OPTION_LEAVES, OPTION_MICRO };
+    "\n" CT_BENCH_TRAINING_USAGE CT_BENCH_USAGE;
 
 struct step {
-    const struct ct_workload *workload;
-    struct ct_engine_options options;
+    struct ct_bench_training training; /* first: ct_bench_training_take */
     struct ct_layout layout;
     struct ct_engine *engine;
     struct ct_train_state state;
@@ -56,7 +45,7 @@ static void train(void *context) {
 
 static void draw_tokens(struct step *step) {
     const struct ct_model_shape *shape = &step->layout.shape;
-    const size_t count = (size_t)step->options.batch * (shape->context + 1);
+    const size_t count = (size_t)step->training.options.batch * (shape->context + 1);
     uint64_t state = 1;
     for (size_t i = 0; i < count; i++) {
         /* Knuth's MMIX generator; the upper bits are good. */
@@ -66,16 +55,15 @@ static void draw_tokens(struct step *step) {
 }
 
 static enum ct_err prepare(struct ct_bench *bench, struct step *step) {
-    step->options.threads = bench->threads;
-    step->options.batch = step->workload->batch;
+    step->training.options.threads = bench->threads;
     step->adamw = ct_adamw_default();
-    CT_TRY(ct_layout_init(&step->layout, &step->workload->shape));
-    CT_TRY(ct_engine_open(&step->layout, &step->options, &step->engine));
+    CT_TRY(ct_layout_init(&step->layout, &step->training.shape));
+    CT_TRY(ct_engine_open(&step->layout, &step->training.options, &step->engine));
     CT_TRY(ct_train_state_init(&step->state, &step->layout, false));
     step->state.threads = bench->threads;
     const uint32_t context = step->layout.shape.context;
     step->gradient = malloc(step->layout.parameters * sizeof(float));
-    step->tokens = malloc((size_t)step->options.batch * (context + 1) * sizeof(uint32_t));
+    step->tokens = malloc((size_t)step->training.options.batch * (context + 1) * sizeof(uint32_t));
     if (step->gradient == NULL || step->tokens == NULL) {
         return ct_fail(CT_ERR_MEMORY, "no memory for gradients of %zu parameters",
                        step->layout.parameters);
@@ -90,7 +78,7 @@ static double step_operations(const struct step *step) {
     const struct ct_model_shape *shape = &step->layout.shape;
     const double width = shape->width, layers = shape->layers;
     const double matrices = 12.0 * layers * width * width + (double)shape->vocab * width;
-    const double tokens = (double)step->options.batch * shape->context;
+    const double tokens = (double)step->training.options.batch * shape->context;
     return tokens * (6.0 * matrices + 12.0 * layers * width * shape->context);
 }
 
@@ -120,23 +108,23 @@ static struct shares profile(struct step *step, double seconds, uint32_t threads
 
 static enum ct_err measure(struct ct_bench *bench, struct step *step) {
     const struct ct_bench_peaks peaks = ct_bench_peaks(bench->threads, bench->seconds / 10);
-    const double peak =
-        step->options.numerics == CT_NUMERICS_BF16_1 ? peaks.bf16_gflops : peaks.fp32_gflops;
+    const double peak = step->training.options.numerics == CT_NUMERICS_BF16_1 ? peaks.bf16_gflops
+                                                                              : peaks.fp32_gflops;
     const double seconds = ct_bench_time(train, step, bench->seconds);
     const struct shares shares = profile(step, bench->seconds / 2, bench->threads);
     if (!step->applied) {
         return ct_fail(CT_ERR_NUMERIC, "the loss or the gradient of random tokens is not finite");
     }
-    const double tokens = (double)step->options.batch * step->layout.shape.context;
+    const double tokens = (double)step->training.options.batch * step->layout.shape.context;
     const double gflops = step_operations(step) / seconds * 1e-9;
     return ct_bench_row(
         bench,
         json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
-                  "workload", step->workload->name, "numerics",
-                  ct_numerics_name(step->options.numerics), "threads", (json_int_t)bench->threads,
-                  "parameters", (json_int_t)step->layout.parameters, "loss", (double)step->loss,
-                  "ms", seconds * 1e3, "tokens_per_s", tokens / seconds, "gflops", gflops,
-                  "peak_gflops", peak, "ratio", gflops / peak, "matmul_gflops",
+                  "workload", step->training.workload->name, "numerics",
+                  ct_numerics_name(step->training.options.numerics), "threads",
+                  (json_int_t)bench->threads, "parameters", (json_int_t)step->layout.parameters,
+                  "loss", (double)step->loss, "ms", seconds * 1e3, "tokens_per_s", tokens / seconds,
+                  "gflops", gflops, "peak_gflops", peak, "ratio", gflops / peak, "matmul_gflops",
                   shares.inside_gflops, "matmul_ratio", shares.inside_gflops / peak,
                   "outside_matmul", shares.outside, "peak_rss_mib", ct_bench_peak_rss_mib()));
 }
@@ -155,36 +143,12 @@ static enum ct_err run(struct ct_bench *bench) {
     return err;
 }
 
-static enum ct_err take(struct ct_bench *bench, int option, const char *text) {
-    struct step *step = bench->user;
-    switch (option) {
-    case OPTION_WORKLOAD:
-        return ct_workload_take(text, &step->workload);
-    case OPTION_NUMERICS:
-        return ct_numerics_parse(text, &step->options.numerics) == CT_OK
-                   ? CT_OK
-                   : ct_fail(CT_ERR_USAGE, "--numerics takes bf16-1, fp32-1 or fast");
-    case OPTION_LEAVES:
-        return ct_option_u32("leaves", text, 1, 16, &step->options.leaves);
-    default:
-        return ct_option_u32("micro-batch", text, 0, 1u << 20, &step->options.micro_batch);
-    }
-}
-
 int ct_bench_step(int argc, char **argv) {
-    static const struct option options[] = {
-        {"workload", required_argument, NULL, OPTION_WORKLOAD},
-        {"numerics", required_argument, NULL, OPTION_NUMERICS},
-        {"leaves", required_argument, NULL, OPTION_LEAVES},
-        {"micro-batch", required_argument, NULL, OPTION_MICRO},
-        {NULL, 0, NULL, 0},
-    };
-    struct step step = {.workload = ct_workload_find("S"),
-                        .options = {.numerics = CT_NUMERICS_BF16_1, .leaves = 1}};
+    struct step step = {.training = ct_bench_training_default()};
     struct ct_bench bench = {.name = "step",
                              .usage = usage,
-                             .options = options,
-                             .take = take,
+                             .options = ct_bench_training_options,
+                             .take = ct_bench_training_take,
                              .run = run,
                              .user = &step};
     return ct_bench_main(&bench, argc, argv);

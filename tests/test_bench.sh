@@ -25,7 +25,8 @@ expect() {
 report() {
     filter=$1
     shift
-    "$cotrain" bench "$@" --seconds 0 --json >"$work/out" 2>"$work/err"
+    case $1 in gradients | plan) set -- "$@" --json ;; *) set -- "$@" --json --seconds 0 ;; esac
+    "$cotrain" bench "$@" >"$work/out" 2>"$work/err"
     got=$?
     [ "$got" = 0 ] && jq -se "length == 1 and (.[0] | (.rows | length > 0) and .threads >= 1 and ($filter))" \
         "$work/out" >/dev/null || fail "bench $* gave $got"
@@ -34,7 +35,7 @@ report() {
 expect 0 codec "$cotrain" bench --help
 expect 2 aggregate "$cotrain" bench
 expect 2 "no command" "$cotrain" bench speed
-for name in aggregate codec gradients step; do
+for name in aggregate codec gradients plan step; do
     expect 0 "usage: cotrain bench $name" "$cotrain" bench $name --help
     [ $name = gradients ] || expect 2 "takes 0 arguments" "$cotrain" bench $name more
     [ $name = gradients ] || expect 2 --workload "$cotrain" bench $name --workload XXL
@@ -81,6 +82,22 @@ expect 1 "neither a file nor ids" $gradients 1,,2 "$work/a"
 expect 1 config.json "$cotrain" bench gradients "$work" 1,2 "$work/a"
 expect 2 "takes 3 arguments" $gradients
 expect 2 "no --seconds" $gradients 1,2 "$work/a" --seconds 1
+
+# The plan of memory is what a step then takes, within 5 %; sanitizers have memory of their own.
+planned() {
+    plan=$("$cotrain" bench plan "$@" --json | jq .total_mib)
+    "$cotrain" bench step "$@" --seconds 0 --json >"$work/out" 2>"$work/err"
+    jq -e --argjson plan "$plan" '.rows[0].peak_rss_mib as $rss | $plan > 0.95 * $rss and
+        $plan < 1.05 * $rss' "$work/out" >/dev/null || fail "plan $* says $plan MiB"
+}
+report '.total_mib > 1 and ([.rows[].term] | index("weights") and index("activations"))' plan \
+    --workload tiny
+if ! grep -q '^COTRAIN_SANITIZE:STRING=.' "$1/CMakeCache.txt"; then
+    planned --workload T --batch 2
+    planned --workload T --batch 1 --layers 6 --width 384 --heads 6 --vocab 20000 --threads 1
+    planned --workload T --batch 2 --leaves 2 --numerics fp32-1 --vocab 5000
+fi
+expect 1 "width" "$cotrain" bench plan --width 31 --heads 2
 
 # OpenBLAS is held to its best, and the person is told.
 expect 0 "without OPENBLAS_CORETYPE=Haswell" env OPENBLAS_CORETYPE=Haswell "$cotrain" bench codec \
