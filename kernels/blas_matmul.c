@@ -6,6 +6,14 @@
 #include <cblas.h>
 #include <omp.h>
 
+static void sgemm(const struct ct_matmul *job, size_t rows, size_t columns, const float *a,
+                  const float *b, float *c, size_t ldc) {
+    cblas_sgemm(CblasRowMajor, job->form == CT_TN ? CblasTrans : CblasNoTrans,
+                job->form == CT_NT ? CblasTrans : CblasNoTrans, (blasint)rows, (blasint)columns,
+                (blasint)job->k, 1.0f, a, (blasint)job->lda, b, (blasint)job->ldb,
+                job->resume ? 1.0f : 0.0f, c, (blasint)ldc);
+}
+
 /* Inside a parallel region OpenBLAS stays in its thread; outside, it would take all of them. */
 static void multiply(const struct ct_matmul *job, size_t row, size_t rows, size_t column,
                      size_t columns, float *c, size_t ldc) {
@@ -13,10 +21,7 @@ static void multiply(const struct ct_matmul *job, size_t row, size_t rows, size_
     const float *b = (const float *)job->b + (job->form == CT_NT ? column * job->ldb : column);
     const int threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    cblas_sgemm(CblasRowMajor, job->form == CT_TN ? CblasTrans : CblasNoTrans,
-                job->form == CT_NT ? CblasTrans : CblasNoTrans, (blasint)rows, (blasint)columns,
-                (blasint)job->k, 1.0f, a, (blasint)job->lda, b, (blasint)job->ldb,
-                job->resume ? 1.0f : 0.0f, c, (blasint)ldc);
+    sgemm(job, rows, columns, a, b, c, ldc);
     omp_set_num_threads(threads);
 }
 
@@ -54,6 +59,13 @@ void ct_matmul_blas(const struct ct_matmul *job, struct ct_hand hand, struct ct_
                           column, width);
         }
     }
+}
+
+void ct_blas_product(const struct ct_matmul *job) {
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(job->threads > 0 ? (int)job->threads : threads);
+    sgemm(job, job->m, job->n, job->a, job->b, job->c, job->ldc);
+    omp_set_num_threads(threads);
 }
 
 const char *ct_blas_core(void) {

@@ -19,6 +19,10 @@ void ct_matmul_bf16_avx512bf16(const struct ct_matmul *job, struct ct_hand hand,
 /* OpenBLAS, float operands; no promise on bits. */
 void ct_matmul_blas(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room);
 
+/* The whole product as OpenBLAS would do it by itself, with job->threads of its own threads; float
+ * operands, no epilogue. The yardstick of the others. */
+void ct_blas_product(const struct ct_matmul *job);
+
 /* The whole product in the calling thread, which is in E1 mode, with room on its stack. */
 void ct_matmul_alone(ct_matmul_fn *run, const struct ct_matmul *job);
 

@@ -78,8 +78,10 @@ static enum ct_err open_report(struct ct_bench *bench) {
                : ct_fail(CT_ERR_MEMORY, "no memory for the report");
 }
 
-static void print_cell(const char *name, const json_t *value, bool head) {
-    const int width = (int)strlen(name) > 9 ? (int)strlen(name) : 9;
+/* The first column names the row. */
+static void print_cell(const char *name, const json_t *value, bool first, bool head) {
+    const int least = first ? 18 : 9;
+    const int width = (int)strlen(name) > least ? (int)strlen(name) : least;
     if (head) {
         printf("%*s", json_is_string(value) ? -width : width, name);
     } else if (json_is_string(value)) {
@@ -96,11 +98,11 @@ static void print_cell(const char *name, const json_t *value, bool head) {
 static void print_line(json_t *row, bool head) {
     const char *name;
     json_t *value;
-    const char *between = "";
+    bool first = true;
     json_object_foreach(row, name, value) {
-        fputs(between, stdout);
-        print_cell(name, value, head);
-        between = "  ";
+        fputs(first ? "" : "  ", stdout);
+        print_cell(name, value, first, head);
+        first = false;
     }
     putchar('\n');
     fflush(stdout);

@@ -104,6 +104,7 @@ void ct_bench_noise(float *out, size_t count, float deviation, uint64_t seed);
 int ct_bench_aggregate(int argc, char **argv);
 int ct_bench_codec(int argc, char **argv);
 int ct_bench_gradients(int argc, char **argv);
+int ct_bench_kernels(int argc, char **argv);
 int ct_bench_plan(int argc, char **argv);
 int ct_bench_step(int argc, char **argv);
 

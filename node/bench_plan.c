@@ -58,9 +58,9 @@ static enum ct_err tell(struct ct_bench *bench, const struct ct_layout *layout) 
     CT_TRY(term(bench, "m", model, "AdamW's first moment"));
     CT_TRY(term(bench, "v", model, "AdamW's second moment"));
     CT_TRY(term(bench, "leaves", bytes_mib(engine.gradients), "gradients that wait to be added"));
-    CT_TRY(term(bench, "packed", bytes_mib(engine.packed_weights), "weights as matmul reads them"));
     CT_TRY(term(bench, "activations", bytes_mib(engine.activations), "kept for the backward pass"));
-    CT_TRY(term(bench, "scratch", bytes_mib(engine.scratch), "of both passes"));
+    CT_TRY(term(bench, "scratch", bytes_mib(engine.total - engine.gradients - engine.activations),
+                "of both passes, packed weights among it"));
     CT_TRY(term(bench, "threads", 1.0 + 0.5 * bench->threads, "stacks, and code not yet touched"));
     const double total = plan->total_mib;
     CT_TRY(term(bench, "total", total, "the most that is ever resident"));

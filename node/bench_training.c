@@ -13,6 +13,11 @@ enum {
     OPTION_BATCH,
     OPTION_LEAVES,
     OPTION_MICRO,
+    OPTION_KV_HEADS,
+    OPTION_HIDDEN,
+    OPTION_ARCH,
+    OPTION_UNTIED,
+    OPTION_RECOMPUTE,
 };
 
 const struct option ct_bench_training_options[] = {
@@ -26,6 +31,11 @@ const struct option ct_bench_training_options[] = {
     {"batch", required_argument, NULL, OPTION_BATCH},
     {"leaves", required_argument, NULL, OPTION_LEAVES},
     {"micro-batch", required_argument, NULL, OPTION_MICRO},
+    {"kv-heads", required_argument, NULL, OPTION_KV_HEADS},
+    {"hidden", required_argument, NULL, OPTION_HIDDEN},
+    {"arch", required_argument, NULL, OPTION_ARCH},
+    {"untied", no_argument, NULL, OPTION_UNTIED},
+    {"recompute", no_argument, NULL, OPTION_RECOMPUTE},
     {NULL, 0, NULL, 0},
 };
 
@@ -57,6 +67,8 @@ static enum ct_err take_number(struct ct_bench_training *training, int option, c
         {OPTION_BATCH, 1, 1u << 20, &training->options.batch},
         {OPTION_LEAVES, 1, 16, &training->options.leaves},
         {OPTION_MICRO, 0, 1u << 20, &training->options.micro_batch},
+        {OPTION_KV_HEADS, 1, CT_WIDTH_MAX, &training->shape.kv_heads},
+        {OPTION_HIDDEN, 1, CT_WIDTH_MAX, &training->shape.hidden},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         if (numbers[i].option == option) {
@@ -80,6 +92,18 @@ enum ct_err ct_bench_training_take(struct ct_bench *bench, int option, const cha
         return ct_numerics_parse(text, &training->options.numerics) == CT_OK
                    ? CT_OK
                    : ct_fail(CT_ERR_USAGE, "--numerics takes bf16-1, fp32-1 or fast");
+    case OPTION_ARCH:
+        if (ct_arch_parse(text, &training->shape.arch) != CT_OK) {
+            return ct_fail(CT_ERR_USAGE, "--arch takes gpt2 or llama");
+        }
+        training->shape.tied = true;
+        return CT_OK;
+    case OPTION_UNTIED:
+        training->shape.tied = false;
+        return CT_OK;
+    case OPTION_RECOMPUTE:
+        training->options.recompute = true;
+        return CT_OK;
     default:
         return take_number(training, option, text);
     }

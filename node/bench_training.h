@@ -27,11 +27,14 @@ struct ct_bench_training ct_bench_training_default(void);
     "                   S: 6 layers of width 384, 6 heads, vocabulary 50257, batch 4\n"            \
     "                   M: 12 layers of width 768, 12 heads, vocabulary 50257, batch 2\n"          \
     "                   tiny: 2 layers of width 32, for tests\n"                                   \
-    "  --layers N  --width N  --heads N  --context N  --vocab N\n"                                 \
+    "  --arch NAME      gpt2, or llama: other options must then say --hidden too\n"                \
+    "  --layers N  --width N  --heads N  --context N  --vocab N  --kv-heads N  --hidden N\n"       \
     "                   other sizes than the workload's; they come after --workload\n"             \
+    "  --untied         a Llama with a head of its own\n"                                          \
     "  --batch N        sequences in a step\n"                                                     \
     "  --leaves N       1, 2, 4, 8 or 16 partial sums of the gradient (1)\n"                       \
     "  --micro-batch N  sequences in memory at once (chosen)\n"                                    \
+    "  --recompute      activations are made again in the backward pass instead of kept\n"         \
     "  --numerics NAME  bf16-1, fp32-1 or fast (bf16-1)\n"
 
 #endif

@@ -13,6 +13,7 @@ static const struct ct_command benches[] = {
     {"aggregate", "the updates of a round to the next model", ct_bench_aggregate},
     {"codec", "an update to its bytes, and back", ct_bench_codec},
     {"gradients", "a batch's loss and gradients, for others to agree with", ct_bench_gradients},
+    {"kernels", "the engine's kernels, one by one", ct_bench_kernels},
     {"plan", "the memory that training takes, before it is reserved", ct_bench_plan},
     {"step", "a whole training step", ct_bench_step},
     {NULL, NULL, NULL},

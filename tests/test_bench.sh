@@ -35,11 +35,12 @@ report() {
 expect 0 codec "$cotrain" bench --help
 expect 2 aggregate "$cotrain" bench
 expect 2 "no command" "$cotrain" bench speed
-for name in aggregate codec gradients plan step; do
+for name in aggregate codec gradients kernels plan step; do
     expect 0 "usage: cotrain bench $name" "$cotrain" bench $name --help
-    [ $name = gradients ] || expect 2 "takes 0 arguments" "$cotrain" bench $name more
-    [ $name = gradients ] || expect 2 --workload "$cotrain" bench $name --workload XXL
     expect 2 --threads "$cotrain" bench $name --threads none
+    [ $name = gradients ] || expect 2 "takes 0 arguments" "$cotrain" bench $name more
+    case $name in gradients | kernels) continue ;; esac
+    expect 2 --workload "$cotrain" bench $name --workload XXL
 done
 
 sane='(.rows | all(.ratio > 0 and .ms > 0 and .gbytes_per_s > 0))'
@@ -51,6 +52,18 @@ report '.rows | length == 1 and (.[0] | .tokens_per_s > 0 and .gflops > 0 and .p
 report '.threads == 1 and .rows[0].threads == 1 and .rows[0].numerics == "fp32-1"' \
     step --workload tiny --numerics fp32-1 --threads 1
 expect 2 "--numerics takes" "$cotrain" bench step --numerics fp64
+
+rate='.gflops > 0 and .peak_gflops > 0 and .peak_ratio > 0'
+report "([.rows[] | [.form, .m, .n, .k]] | unique) == [[\"NN\",30,50,40],[\"NT\",30,40,50],[\"TN\",40,50,30]]
+    and ([.rows[] | [.op, .type]] | unique) == [[\"matmul\",\"bf16\"],[\"matmul\",\"fp32\"]] and
+    (.rows | all($rate and .openblas_gflops > 0 and .openblas_ratio > 0)) and
+    ([.rows[].threads] | unique) == [1, 2]" kernels --op matmul --shape 30,40,50 --threads 2
+report "(.rows | length == 2 and all($rate))" kernels --op attention_backward --threads 1
+report '(.rows | length == 1 and all(.us > 0 and .gbytes_per_s > 0 and .ratio > 0))' \
+    kernels --op layernorm --threads 1
+expect 2 "--op takes" "$cotrain" bench kernels --op conv
+expect 2 "--shape takes" "$cotrain" bench kernels --shape 1,2
+expect 2 "--shape takes" "$cotrain" bench kernels --shape 1,2,0
 
 # Gradients: of a model of ours, in a file with the model's names; memory choices change no byte.
 yes "to be or not to be, that is the question" | head -n 50 >"$work/text"
