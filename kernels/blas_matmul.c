@@ -71,3 +71,7 @@ void ct_blas_product(const struct ct_matmul *job) {
 const char *ct_blas_core(void) {
     return openblas_get_corename();
 }
+
+bool ct_blas_present(void) {
+    return true;
+}

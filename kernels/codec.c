@@ -201,7 +201,7 @@ static uint16_t encode_chunk(struct encoder *encoder, const struct ct_chunk *chu
     if (code == 0) {
         return 0;
     }
-    const float scale = (float)ct_scale_decode(code);
+    const float scale = ct_narrow(ct_scale_decode(code));
     uint32_t next = 0;
     for (uint32_t i = 0; i < k; i++) {
         write_gap(&encoder->writer, positions[i] - next);

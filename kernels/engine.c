@@ -7,6 +7,7 @@
 #include <cotrain/pairwise.h>
 
 #include "block.h"
+#include "matmul.h"
 #include "rope.h"
 
 #include <omp.h>
@@ -221,6 +222,10 @@ static enum ct_err settle(struct ct_engine *e, const struct ct_layout *layout,
     if (options->numerics != CT_NUMERICS_BF16_1 && options->numerics != CT_NUMERICS_FP32_1 &&
         options->numerics != CT_NUMERICS_FAST) {
         return ct_fail(CT_ERR_CONFIG, "engine: unknown numerics");
+    }
+    if (options->numerics == CT_NUMERICS_FAST && !ct_blas_present()) {
+        return ct_fail(CT_ERR_UNSUPPORTED, "engine: this build is without OpenBLAS, which numerics "
+                                           "'fast' is; take bf16-1 or fp32-1");
     }
     if (leaves == 0 || leaves > CT_LEAVES_MAX || (leaves & (leaves - 1)) != 0) {
         return ct_fail(CT_ERR_CONFIG, "engine: leaves is %u, must be 1, 2, 4, 8 or 16", leaves);

@@ -44,4 +44,8 @@ void ct_finish_install_avx2(struct ct_finishes *finishes);
 void ct_finish_install_avx512(struct ct_finishes *finishes);
 void ct_finish_install_avx512bf16(struct ct_finishes *finishes);
 
+/* On ARM: `bare` is right only where nothing was flushed; `neon` is it, watched. */
+void ct_finish_install_bare(struct ct_finishes *finishes);
+void ct_finish_install_neon(struct ct_finishes *finishes);
+
 #endif

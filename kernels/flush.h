@@ -17,9 +17,9 @@
  * - integers as float are zero or at least 1;
  * - a product with a power of two has 24 bits: below 2^-126 it is at most 2^-126·(1 − 2^-24).
  *
- * An overlay that watches for flushes itself is compiled with CT_FLUSH_WATCHED and gets the bare
- * instructions there too.
- */
+ * An overlay that watches for flushes itself (watch.h) is compiled with CT_FLUSH_WATCHED and gets
+ * the bare instructions there too. test_arm64.sh compiles kernels/ for ARM with these three only
+ * declared, and refuses every multiplication and narrowing that is left. */
 #ifndef COTRAIN_KERNELS_FLUSH_H
 #define COTRAIN_KERNELS_FLUSH_H
 

@@ -1,11 +1,11 @@
 #include <cotrain/isa.h>
 
+#include "cpu.h"
 #include "finish.h"
 #include "matmul.h"
 #include "rows.h"
 #include "selftest.h"
 
-#include <cpuid.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,27 +18,8 @@ static char start_detail[512]; /* the sentence behind start_err, for every threa
 static char refusal[512];
 
 const char *ct_isa_name(enum ct_isa isa) {
-    static const char *const names[] = {"scalar", "avx2", "avx512", "avx512bf16"};
+    static const char *const names[] = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
     return (size_t)isa < sizeof names / sizeof names[0] ? names[isa] : "unknown";
-}
-
-int ct_isa_supported(enum ct_isa isa) {
-    const bool fma = __builtin_cpu_supports("fma");
-    const bool avx2 = fma && __builtin_cpu_supports("avx2");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512bw");
-    switch (isa) {
-    case CT_ISA_SCALAR:
-        return fma;
-    case CT_ISA_AVX2:
-        return avx2;
-    case CT_ISA_AVX512:
-        return avx512;
-    case CT_ISA_AVX512BF16:
-        return avx512 && __builtin_cpu_supports("avx512bf16");
-    }
-    return false;
 }
 
 enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
@@ -49,35 +30,8 @@ enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
     ct_finish_install_scalar(&ops->finish);
     ops->matmul_f32 = ct_matmul_f32_scalar;
     ops->matmul_bf16 = ct_matmul_bf16_scalar;
-    if (isa >= CT_ISA_AVX2) {
-        ct_rows_install_avx2(ops);
-        ct_finish_install_avx2(&ops->finish);
-        ops->matmul_f32 = ct_matmul_f32_avx2;
-        ops->matmul_bf16 = ct_matmul_bf16_avx2;
-    }
-    if (isa >= CT_ISA_AVX512) {
-        ct_rows_install_avx512(ops);
-        ct_finish_install_avx512(&ops->finish);
-        ops->matmul_f32 = ct_matmul_f32_avx512;
-        ops->matmul_bf16 = ct_matmul_bf16_avx512;
-    }
-    if (isa >= CT_ISA_AVX512BF16) {
-        ops->matmul_bf16 = ct_matmul_bf16_avx512bf16;
-        ops->bf16_from = ct_bf16_from_avx512bf16;
-        ct_finish_install_avx512bf16(&ops->finish);
-    }
+    ct_cpu_overlay(ops, isa);
     return CT_OK;
-}
-
-/* The CPU's own name for itself. */
-static void cpu_name(char name[49]) {
-    unsigned words[12] = {0};
-    for (unsigned leaf = 0; leaf < 3; leaf++) {
-        unsigned *w = words + (size_t)leaf * 4;
-        __get_cpuid(0x80000002u + leaf, &w[0], &w[1], &w[2], &w[3]);
-    }
-    memcpy(name, words, sizeof words);
-    name[48] = '\0';
 }
 
 /* Installs one overlay if it passes; CT_ERR_UNSUPPORTED with the reason if not. */
@@ -88,8 +42,8 @@ static enum ct_err try_isa(enum ct_isa isa) {
     CT_TRY(ct_ops_install(&ops, isa));
     const char *failed = ct_selftest(&ops, isa == CT_ISA_SCALAR ? NULL : &definitions);
     if (failed != NULL) {
-        char name[49];
-        cpu_name(name);
+        char name[CT_CPU_NAME];
+        ct_cpu_name(name);
         return ct_fail(CT_ERR_UNSUPPORTED, "%s fails its self-test on %s: %s", ct_isa_name(isa),
                        name, failed);
     }
@@ -99,7 +53,7 @@ static enum ct_err try_isa(enum ct_isa isa) {
 }
 
 static enum ct_err start_named(const char *wanted) {
-    for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_AVX512BF16; isa++) {
+    for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_NEON; isa++) {
         if (strcmp(wanted, ct_isa_name((enum ct_isa)isa)) == 0) {
             const enum ct_err err = try_isa((enum ct_isa)isa);
             return err == CT_OK ? CT_OK
@@ -111,17 +65,16 @@ static enum ct_err start_named(const char *wanted) {
     }
     return ct_fail(
         CT_ERR_CONFIG,
-        "COTRAIN_ISA=%.40s: unknown; choose scalar, avx2, avx512 or avx512bf16, or unset "
-        "it for the best that this CPU has",
+        "COTRAIN_ISA=%.40s: unknown; choose scalar, avx2, avx512, avx512bf16 or neon, or "
+        "unset it for the best that this CPU has",
         wanted);
 }
 
 static enum ct_err start_best(void) {
     if (!ct_isa_supported(CT_ISA_SCALAR)) {
-        return ct_fail(CT_ERR_UNSUPPORTED, "this CPU has no fused multiply-add (FMA3), which exact "
-                                           "arithmetic needs; use a machine from 2013 or later");
+        return ct_fail(CT_ERR_UNSUPPORTED, "%s", ct_cpu_required);
     }
-    for (int isa = CT_ISA_AVX512BF16; isa >= CT_ISA_SCALAR; isa--) {
+    for (int isa = CT_ISA_NEON; isa >= CT_ISA_SCALAR; isa--) {
         if (!ct_isa_supported((enum ct_isa)isa)) {
             continue;
         }

@@ -5,6 +5,7 @@
 #include <cotrain/philox.h>
 
 #include "binary64.h"
+#include "flush.h"
 #include "parallel.h"
 
 #include <stdarg.h>
@@ -164,7 +165,7 @@ static float draw_normal(const struct ct_philox *philox, uint64_t index, double 
     ct_philox_block(philox, index, 0, words);
     const double radius = __builtin_sqrt(-2.0 * ct_log64(unit_interval(words[0], words[1])));
     const double angle = unit_interval(words[2], words[3]) * 0x1.921fb54442d18p+2;
-    return (float)(radius * ct_cos64(angle) * deviation);
+    return ct_narrow(radius * ct_cos64(angle) * deviation);
 }
 
 /* A tensor to draw. */

@@ -15,9 +15,13 @@ void ct_matmul_f32_avx512(const struct ct_matmul *job, struct ct_hand hand, stru
 void ct_matmul_bf16_avx512(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room);
 void ct_matmul_bf16_avx512bf16(const struct ct_matmul *job, struct ct_hand hand,
                                struct ct_room room);
+void ct_matmul_f32_neon(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room);
+void ct_matmul_bf16_neon(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room);
 
-/* OpenBLAS, float operands; no promise on bits. */
+/* OpenBLAS, float operands; no promise on bits. Not to be called where ct_blas_present is false:
+ * in a build without that library. */
 void ct_matmul_blas(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room);
+bool ct_blas_present(void);
 
 /* The whole product as OpenBLAS would do it by itself, with job->threads of its own threads; float
  * operands, no epilogue. The yardstick of the others. */

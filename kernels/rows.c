@@ -319,7 +319,7 @@ static void rmsnorm_columns(float *restrict dgain, const float *restrict dy,
 static inline void turn(float *restrict a, float *restrict b, const float *restrict cosine,
                         const float *restrict sine, float sign, size_t half) {
     for (size_t i = 0; i < half; i++) {
-        const float x = a[i], y = b[i], s = sign * sine[i];
+        const float x = a[i], y = b[i], s = ct_mul(sign, sine[i]);
         a[i] = ct_fma(-y, s, ct_mul(x, cosine[i]));
         b[i] = ct_fma(x, s, ct_mul(y, cosine[i]));
     }

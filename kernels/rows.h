@@ -11,6 +11,10 @@ void ct_rows_install_scalar(struct ct_ops *ops);
 void ct_rows_install_avx2(struct ct_ops *ops);
 void ct_rows_install_avx512(struct ct_ops *ops);
 
+/* On ARM: `bare` is right only where nothing was flushed; `neon` is it, watched. */
+void ct_rows_install_bare(struct ct_ops *ops);
+void ct_rows_install_neon(struct ct_ops *ops);
+
 /* bf16_from by the hardware's conversion. */
 void ct_bf16_from_avx512bf16(uint16_t *out, const float *in, size_t n);
 

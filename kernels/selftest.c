@@ -44,6 +44,26 @@ static const struct vector divide_vectors[] = {
     {"div: subnormal dividend is zero", 0x007fffff, 0x00800000, 0, 0},
 };
 
+static const struct vector add_vectors[] = {
+    {"add: 2^-149 flushes", 0x00800001, 0x80800000, 0, 0},
+    {"add: 2^-126·(1 − 2^-23) flushes to −0", 0x81000000, 0x00800001, 0, 0x80000000},
+    {"add: 2^-126 stays", 0x01000000, 0x80800000, 0, 0x00800000},
+    {"add: subnormals are zeros", 0x007fffff, 0x00400000, 0, 0},
+};
+
+/* Binary64 to binary32; the patterns of doubles. */
+static const struct narrow_vector {
+    const char *name;
+    uint64_t x;
+    uint32_t expected;
+} narrow_vectors[] = {
+    {"narrow: 2^-126·(1 − 2^-25) rounds to 2^-126", 0x380ffffff0000000u, 0x00800000},
+    {"narrow: just below it flushes", 0x380fffffefffffffu, 0},
+    {"narrow: 2^-126·(1 − 2^-26), negative, stays", 0xb80ffffff8000000u, 0x80800000},
+    {"narrow: 2^-126·(1 − 2^-24) flushes to −0", 0xb80fffffe0000000u, 0x80000000},
+    {"narrow: tie to even", 0x3ff0000030000000u, 0x3f800002},
+};
+
 /* x to bf16. */
 static const struct vector bf16_vectors[] = {
     {"bf16: tie to even, down", 0x3f808000, 0, 0, 0x3f80},
@@ -125,19 +145,49 @@ static const char *check_pairs(const struct ct_ops *ops) {
     return NULL;
 }
 
-typedef void scalar_fn(float *out, const float *a, float b, size_t n);
-
-static const char *check_elements(scalar_fn *run, const struct vector *vectors, size_t count) {
+/* Every vector over a whole array, in place. */
+static const char *check_elements(const struct ct_ops *ops, const struct vector *vectors,
+                                  size_t count,
+                                  void (*run)(const struct ct_ops *ops, float *x, float y)) {
     for (size_t v = 0; v < count; v++) {
         float x[REPEAT];
         for (int i = 0; i < REPEAT; i++) {
             x[i] = ct_float32(vectors[v].x);
         }
-        run(x, x, ct_float32(vectors[v].y), REPEAT);
+        run(ops, x, ct_float32(vectors[v].y));
         for (int i = 0; i < REPEAT; i++) {
             if (ct_bits32(x[i]) != vectors[v].expected) {
                 return vectors[v].name;
             }
+        }
+    }
+    return NULL;
+}
+
+static void run_scale(const struct ct_ops *ops, float *x, float y) {
+    ops->scale(x, x, y, REPEAT);
+}
+
+static void run_divide(const struct ct_ops *ops, float *x, float y) {
+    ops->divide(x, x, y, REPEAT);
+}
+
+static void run_add(const struct ct_ops *ops, float *x, float y) {
+    float other[REPEAT];
+    for (int i = 0; i < REPEAT; i++) {
+        other[i] = y;
+    }
+    ops->add(x, x, other, REPEAT);
+}
+
+static const char *check_narrow(void) {
+    for (size_t v = 0; v < sizeof narrow_vectors / sizeof narrow_vectors[0]; v++) {
+        volatile double x; /* not at compile time */
+        double value;
+        memcpy(&value, &narrow_vectors[v].x, sizeof value);
+        x = value;
+        if (ct_bits32(ct_narrow(x)) != narrow_vectors[v].expected) {
+            return narrow_vectors[v].name;
         }
     }
     return NULL;
@@ -177,7 +227,16 @@ static const char *check_root(const struct ct_ops *ops) {
         return "√: 1/√4";
     }
     ops->layernorm(out, &mean, &rstd, x, gain, bias, 1.0f, 16);
-    return ct_bits32(rstd) == 0x3f3504f3 ? NULL : "√: 1/√2";
+    if (ct_bits32(rstd) != 0x3f3504f3) {
+        return "√: 1/√2";
+    }
+    /* θ = 2 − m/√v, nothing else moving. */
+    const struct ct_adamw_factors plain = {1.0f, 1.0f, 0.0f,  0.0f, 1.0f, 1.0f,
+                                           0.0f, 0.0f, -1.0f, 0.0f, false};
+    float theta = 2.0f, m = 0x1p-63f, v = 0x1p-126f;
+    const float g = 0.0f;
+    ops->adamw(&plain, &theta, &m, &v, &g, 1);
+    return theta == 1.0f ? NULL : "√: of 2^-126";
 }
 
 /* A few whole operations against the definitions. */
@@ -185,7 +244,7 @@ static const char *check_same(const struct ct_ops *ops, const struct ct_ops *def
     float x[ROW];
     uint16_t half[ROW];
     for (int i = 0; i < ROW; i++) {
-        x[i] = (float)((i * 37) % 101 - 50) * 0x1.6a09e6p-4f;
+        x[i] = ct_mul((float)((i * 37) % 101 - 50), 0x1.6a09e6p-4f);
     }
     definitions->bf16_from(half, x, ROW);
     struct ct_matmul job = {.form = CT_TN, .m = 11, .n = 7, .k = 7, .lda = 11, .ldb = 11};
@@ -219,12 +278,13 @@ const char *ct_selftest(const struct ct_ops *ops, const struct ct_ops *definitio
     const struct ct_mode mode = ct_mode_enter();
     const char *failed = check_fma(ops);
     failed = failed != NULL ? failed : check_pairs(ops);
-    failed = failed != NULL ? failed
-                            : check_elements(ops->scale, scale_vectors,
-                                             sizeof scale_vectors / sizeof scale_vectors[0]);
-    failed = failed != NULL ? failed
-                            : check_elements(ops->divide, divide_vectors,
-                                             sizeof divide_vectors / sizeof divide_vectors[0]);
+#define ELEMENTS(name)                                                                             \
+    check_elements(ops, name##_vectors, sizeof name##_vectors / sizeof name##_vectors[0],          \
+                   run_##name)
+    failed = failed != NULL ? failed : ELEMENTS(scale);
+    failed = failed != NULL ? failed : ELEMENTS(divide);
+    failed = failed != NULL ? failed : ELEMENTS(add);
+    failed = failed != NULL ? failed : check_narrow();
     failed = failed != NULL ? failed : check_bf16(ops);
     failed = failed != NULL ? failed : check_root(ops);
     if (failed == NULL && definitions != NULL) {

@@ -4,8 +4,8 @@
 
 #include "ops.h"
 
-/* Runs the vectors in E1 mode: flush threshold, signed zero, order in a pair, fma, division, √,
- * bf16 conversion, then a few operations against `definitions` (NULL: not). Some 100 µs. Returns
+/* Runs the vectors in E1 mode: flush threshold, signed zero, order in a pair, fma, ×, ÷, +, √,
+ * conversions, then a few operations against `definitions` (NULL: not). Some 100 µs. Returns
  * NULL when all hold, else the name of the first vector that fails. */
 const char *ct_selftest(const struct ct_ops *ops, const struct ct_ops *definitions);
 

@@ -30,6 +30,8 @@ void ct_team(uint32_t threads, ct_hand_fn *body, void *context) {
 static void rest(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
 #endif
 }
 

@@ -1,4 +1,4 @@
-/* The blocked matmul that every x86 overlay shares: packing, blocking and edges. A file that
+/* The blocked matmul that every overlay shares: packing, blocking and edges. A file that
  * includes it first defines the vectors:
  *
  *   LANES              binary32 values of a vector
@@ -10,6 +10,7 @@
  *   load_step(b), step(acc, a, b)   a vector of B's panel; one step of LANES chains with *a
  *   transpose, interleave   of 4-byte units and of pairs: see avx512_tiles.h
  *   round_lanes(to, from, count)   ct_bf16_round of `count` floats, at most 2·LANES
+ *   RUN_KERNEL(kernel, rows, …)    if a register tile of so many rows takes more than a call
  *
  * Chains run inside one register lane, so blocking decides which outputs are computed together and
  * never the order inside a chain. Between blocks of the chain C holds it; adding +0 at each store
@@ -36,6 +37,9 @@
 #endif
 
 #define ALWAYS static inline __attribute__((always_inline))
+#ifndef RUN_KERNEL
+#define RUN_KERNEL(kernel, rows, ...) (kernel)(__VA_ARGS__)
+#endif
 
 enum {
     PANEL_COLUMNS = 2 * LANES,
@@ -469,11 +473,11 @@ static void run_block(const struct product *product, const struct slab *slab, st
                      product->packing, AHEAD_TILES - (tiles.end - tile), AHEAD_TILES);
         }
         const size_t skipped = part.end > part.first ? (part.first - needed.first) * steps : 0;
-        kernels[i_end - i - 1][two ? 1 : 0](
-            (part.end - part.first) * steps,
-            tile_panel(product, slab, tile) + (part.first - slab->first) * steps * PANEL_ROWS,
-            b + skipped * PANEL_COLUMNS, block->c + (i - slab->row) * block->ldc, block->ldc,
-            job->resume || block->part.first > 0, left_mask, right_mask);
+        RUN_KERNEL(kernels[i_end - i - 1][two ? 1 : 0], i_end - i, (part.end - part.first) * steps,
+                   tile_panel(product, slab, tile) +
+                       (part.first - slab->first) * steps * PANEL_ROWS,
+                   b + skipped * PANEL_COLUMNS, block->c + (i - slab->row) * block->ldc, block->ldc,
+                   job->resume || block->part.first > 0, left_mask, right_mask);
     }
 }
 

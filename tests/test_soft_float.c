@@ -30,11 +30,7 @@ static uint32_t bits_of(float x) {
 
 /* In functions of their own and by pointer, so that nothing is computed at compile time or moved
  * out of the mode. */
-#if defined(__x86_64__)
 #define FUSED __attribute__((target("fma")))
-#else
-#error "the hardware here is no yardstick: only x86 flushes after rounding"
-#endif
 static float hard_mul(const struct threshold_triple *t) {
     return t->a * t->b;
 }

@@ -1,12 +1,18 @@
 /* Which overlays run here. The plain C definitions are the standard's text; overlays give the same
  * bits faster. Chosen once a process: the best the CPU has and that passes its known-answer test,
- * or what COTRAIN_ISA=scalar|avx2|avx512|avx512bf16 names. */
+ * or what COTRAIN_ISA=scalar|avx2|avx512|avx512bf16|neon names. */
 #ifndef COTRAIN_ISA_H
 #define COTRAIN_ISA_H
 
 #include <cotrain/err.h>
 
-enum ct_isa { CT_ISA_SCALAR, CT_ISA_AVX2, CT_ISA_AVX512, CT_ISA_AVX512BF16 };
+enum ct_isa {
+    CT_ISA_SCALAR,
+    CT_ISA_AVX2,
+    CT_ISA_AVX512,
+    CT_ISA_AVX512BF16,
+    CT_ISA_NEON, /* ARMv8-A, whose only other one is CT_ISA_SCALAR */
+};
 
 /* Detects the CPU, honours COTRAIN_ISA, runs the self-test and installs the overlays. Idempotent
  * and thread-safe; call it first in every program that computes. Fails when the CPU has no FMA,

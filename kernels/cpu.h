@@ -1,0 +1,19 @@
+/* What the choice of overlays (isa.c) asks of a processor family: cpu_x86.c, cpu_arm.c. There too
+ * is ct_isa_supported. */
+#ifndef COTRAIN_KERNELS_CPU_H
+#define COTRAIN_KERNELS_CPU_H
+
+#include "ops.h"
+
+enum { CT_CPU_NAME = 49 };
+
+/* The CPU's own name for itself. */
+void ct_cpu_name(char name[CT_CPU_NAME]);
+
+/* What the definitions need and this CPU may lack, as a sentence. */
+extern const char *const ct_cpu_required;
+
+/* Puts an overlay that this CPU supports over the definitions in `ops`. */
+void ct_cpu_overlay(struct ct_ops *ops, enum ct_isa isa);
+
+#endif

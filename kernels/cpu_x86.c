@@ -1,0 +1,62 @@
+#include "cpu.h"
+
+#include "finish.h"
+#include "matmul.h"
+#include "rows.h"
+
+#include <cpuid.h>
+#include <string.h>
+
+const char *const ct_cpu_required = "this CPU has no fused multiply-add (FMA3), which exact "
+                                    "arithmetic needs; use a machine from 2013 or later";
+
+void ct_cpu_name(char name[CT_CPU_NAME]) {
+    unsigned words[12] = {0};
+    for (unsigned leaf = 0; leaf < 3; leaf++) {
+        unsigned *w = words + (size_t)leaf * 4;
+        __get_cpuid(0x80000002u + leaf, &w[0], &w[1], &w[2], &w[3]);
+    }
+    memcpy(name, words, sizeof words);
+    name[CT_CPU_NAME - 1] = '\0';
+}
+
+int ct_isa_supported(enum ct_isa isa) {
+    const bool fma = __builtin_cpu_supports("fma");
+    const bool avx2 = fma && __builtin_cpu_supports("avx2");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512bw");
+    switch (isa) {
+    case CT_ISA_SCALAR:
+        return fma;
+    case CT_ISA_AVX2:
+        return avx2;
+    case CT_ISA_AVX512:
+        return avx512;
+    case CT_ISA_AVX512BF16:
+        return avx512 && __builtin_cpu_supports("avx512bf16");
+    case CT_ISA_NEON:
+        return false;
+    }
+    return false;
+}
+
+void ct_cpu_overlay(struct ct_ops *ops, enum ct_isa isa) {
+    if (isa >= CT_ISA_AVX2) {
+        ct_rows_install_avx2(ops);
+        ct_finish_install_avx2(&ops->finish);
+        ops->matmul_f32 = ct_matmul_f32_avx2;
+        ops->matmul_bf16 = ct_matmul_bf16_avx2;
+    }
+    if (isa >= CT_ISA_AVX512) {
+        ct_rows_install_avx512(ops);
+        ct_finish_install_avx512(&ops->finish);
+        ops->matmul_f32 = ct_matmul_f32_avx512;
+        ops->matmul_bf16 = ct_matmul_bf16_avx512;
+    }
+    if (isa >= CT_ISA_AVX512BF16) {
+        ops->matmul_bf16 = ct_matmul_bf16_avx512bf16;
+        ops->bf16_from = ct_bf16_from_avx512bf16;
+        ct_finish_install_avx512bf16(&ops->finish);
+    }
+}
