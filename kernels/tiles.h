@@ -212,8 +212,9 @@ ALWAYS void pack_along(float *panel, size_t width, const struct source *source, 
 /* A unit of pairs from two rows; odd NULL: zero. */
 ALWAYS void pack_pairs(float *to, size_t width, const struct source *source, const char *even,
                        const char *odd, size_t count) {
-    _Alignas(64) uint16_t rounded[2][2 * LANES] = {{0}};
-    const uint16_t *low = rounded[0], *high = rounded[1];
+    static const uint16_t zeros[2 * LANES];
+    _Alignas(64) uint16_t rounded[2][2 * LANES];
+    const uint16_t *low = rounded[0], *high = odd != NULL ? rounded[1] : zeros;
     if (source->rounded) {
         round_lanes(rounded[0], (const float *)(const void *)even, count);
         if (odd != NULL) {
@@ -272,17 +273,22 @@ ALWAYS void pack_units(float *panel, size_t width, const struct source *source, 
     }
 }
 
+/* Inlined twice, for A and for B, so that the width is a constant. */
 ALWAYS void pack(float *panel, size_t width, const struct source *source, struct piece piece,
                  enum packing packing) {
-    if (packing != PACK_WIDENED) {
-        pack_units(panel, width, source, piece, packing);
+    if (packing == PACK_F32) {
+        pack_units(panel, width, source, piece, PACK_F32);
+        return;
+    }
+    if (packing == PACK_PAIRS) {
+        pack_units(panel, width, source, piece, PACK_PAIRS);
         return;
     }
     uint32_t pairs[WIDEN_UNITS * PANEL_COLUMNS];
     const size_t end = piece.first + piece.units;
     for (; piece.first < end; piece.first += piece.units) {
         piece.units = end - piece.first < WIDEN_UNITS ? end - piece.first : WIDEN_UNITS;
-        pack_units((float *)(void *)pairs, width, source, piece, packing);
+        pack_units((float *)(void *)pairs, width, source, piece, PACK_PAIRS);
         uint32_t *restrict out = (uint32_t *)(void *)panel;
         for (size_t unit = 0; unit < piece.units; unit++) {
             for (size_t j = 0; j < width; j++) {
@@ -292,25 +298,6 @@ ALWAYS void pack(float *panel, size_t width, const struct source *source, struct
             }
         }
         panel += 2 * piece.units * width;
-    }
-}
-
-/* Two functions and not one, so that the width is a constant in each. */
-static __attribute__((noinline)) void pack_rows(float *panel, const struct source *source,
-                                                struct piece piece, enum packing packing) {
-    if (packing == PACK_F32) {
-        pack(panel, PANEL_ROWS, source, piece, PACK_F32);
-    } else {
-        pack(panel, PANEL_ROWS, source, piece, packing);
-    }
-}
-
-static __attribute__((noinline)) void pack_columns(float *panel, const struct source *source,
-                                                   struct piece piece, enum packing packing) {
-    if (packing == PACK_F32) {
-        pack(panel, PANEL_COLUMNS, source, piece, PACK_F32);
-    } else {
-        pack(panel, PANEL_COLUMNS, source, piece, packing);
     }
 }
 
@@ -391,7 +378,8 @@ static void prefetch(const struct source *source, struct piece piece, enum packi
 
 /* A's side. Where stored rows run across the chain, a few of them go to all tiles at once, so that
  * they are read as they lie. */
-static void pack_slab(const struct product *product, const struct slab *slab, struct ct_hand hand) {
+static __attribute__((noinline)) void pack_slab(const struct product *product,
+                                                const struct slab *slab, struct ct_hand hand) {
     const struct ct_span tiles = ct_share(hand, slab->tiles, 1);
     const size_t end = slab->first + slab->units;
     const size_t most = product->a.along ? slab->units : ACROSS_UNITS;
@@ -403,12 +391,12 @@ static void pack_slab(const struct product *product, const struct slab *slab, st
             if (part.end > part.first) {
                 /* Rows of the next tile fill the panel up, as long as there are any. */
                 const size_t below = product->job->m - i;
-                pack_rows(tile_panel(product, slab, tile) +
-                              (part.first - slab->first) * product->steps_per_unit * PANEL_ROWS,
-                          &product->a,
-                          (struct piece){i, below < PANEL_ROWS ? below : PANEL_ROWS, part.first,
-                                         part.end - part.first},
-                          product->packing);
+                pack(tile_panel(product, slab, tile) +
+                         (part.first - slab->first) * product->steps_per_unit * PANEL_ROWS,
+                     PANEL_ROWS, &product->a,
+                     (struct piece){i, below < PANEL_ROWS ? below : PANEL_ROWS, part.first,
+                                    part.end - part.first},
+                     product->packing);
             }
         }
     }
@@ -437,16 +425,17 @@ static inline void prefetch_tile(const struct slab *slab, const struct block *bl
 }
 
 /* All tiles of a block, with the panel of B; meanwhile what the next block needs is asked for. */
-static void run_block(const struct product *product, const struct slab *slab, struct ct_span tiles,
-                      const struct block *block, const struct block *next, float *b) {
+static __attribute__((noinline)) void run_block(const struct product *product,
+                                                const struct slab *slab, struct ct_span tiles,
+                                                const struct block *block, const struct block *next,
+                                                float *b) {
     const struct ct_matmul *job = product->job;
     const size_t steps = product->steps_per_unit;
     const size_t top = tile_row(slab, tiles.begin), bottom = tile_row(slab, tiles.end);
     const struct part needed = narrow(product, top, bottom, block->part);
-    pack_columns(
-        b, &product->b,
-        (struct piece){block->column, block->width, needed.first, needed.end - needed.first},
-        product->packing);
+    pack(b, PANEL_COLUMNS, &product->b,
+         (struct piece){block->column, block->width, needed.first, needed.end - needed.first},
+         product->packing);
     const bool two = block->width > LANES;
     const size_t left = two ? LANES : block->width;
     const vec_mask left_mask = lanes_mask(left), right_mask = lanes_mask(block->width - left);
