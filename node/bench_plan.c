@@ -37,12 +37,14 @@ static enum ct_err term(struct ct_bench *bench, const char *name, double mib, co
                         json_pack("{s:s, s:f, s:s}", "term", name, "mib", mib, "what", what));
 }
 
-static double floats_mib(size_t count) {
-    return (double)count * sizeof(float) / 1048576.0;
-}
-
 static double bytes_mib(size_t bytes) {
     return (double)bytes / 1048576.0;
+}
+
+/* What ct_pages_reserve takes: large arrays end on a whole huge page. */
+static size_t pages(size_t bytes) {
+    const size_t page = (size_t)2 << 20;
+    return bytes < page ? bytes : (bytes + page - 1) / page * page;
 }
 
 static enum ct_err tell(struct ct_bench *bench, const struct ct_layout *layout) {
@@ -50,7 +52,7 @@ static enum ct_err tell(struct ct_bench *bench, const struct ct_layout *layout) 
     struct ct_engine_plan engine;
     plan->training.options.threads = bench->threads;
     CT_TRY(ct_engine_plan(layout, &plan->training.options, &engine));
-    const double model = floats_mib(layout->parameters);
+    const double model = bytes_mib(pages(layout->parameters * sizeof(float)));
     CT_TRY(
         term(bench, "process", resident_mib(), "the program and its libraries, as they are now"));
     CT_TRY(term(bench, "weights", model, "binary32"));
@@ -59,7 +61,8 @@ static enum ct_err tell(struct ct_bench *bench, const struct ct_layout *layout) 
     CT_TRY(term(bench, "v", model, "AdamW's second moment"));
     CT_TRY(term(bench, "leaves", bytes_mib(engine.gradients), "gradients that wait to be added"));
     CT_TRY(term(bench, "activations", bytes_mib(engine.activations), "kept for the backward pass"));
-    CT_TRY(term(bench, "scratch", bytes_mib(engine.total - engine.gradients - engine.activations),
+    CT_TRY(term(bench, "scratch",
+                bytes_mib(pages(engine.total) - engine.gradients - engine.activations),
                 "of both passes, packed weights among it"));
     CT_TRY(term(bench, "threads", 1.0 + 0.5 * bench->threads, "stacks, and code not yet touched"));
     const double total = plan->total_mib;

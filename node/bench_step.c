@@ -3,6 +3,7 @@
 #include "bench_training.h"
 
 #include <cotrain/optimizer.h>
+#include <cotrain/pages.h>
 #include <cotrain/profile.h>
 
 #include <stdlib.h>
@@ -62,7 +63,7 @@ static enum ct_err prepare(struct ct_bench *bench, struct step *step) {
     CT_TRY(ct_train_state_init(&step->state, &step->layout, false));
     step->state.threads = bench->threads;
     const uint32_t context = step->layout.shape.context;
-    step->gradient = malloc(step->layout.parameters * sizeof(float));
+    step->gradient = ct_pages_reserve(step->layout.parameters * sizeof(float));
     step->tokens = malloc((size_t)step->training.options.batch * (context + 1) * sizeof(uint32_t));
     if (step->gradient == NULL || step->tokens == NULL) {
         return ct_fail(CT_ERR_MEMORY, "no memory for gradients of %zu parameters",
