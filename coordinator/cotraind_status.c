@@ -12,7 +12,9 @@
 static const char usage[] =
     "usage: cotraind status DIR [--json]\n"
     "\n"
-    "Tells from the published ledger of DIR how far the run is and what each node has given; and\n"
+    "Tells from the published ledger of DIR how far the run is and what each node has given "
+    "(merged\n"
+    "tokens, settled when ten more of its epochs have passed: include/cotrain/credit.h); and\n"
     "whether a cotraind is serving it now. A running one tells more on its HTTP port: "
     "/status.json.\n"
     "\n"
@@ -49,8 +51,10 @@ static void print_words(const struct ct_fold *fold, bool served) {
     for (uint32_t i = 0; i < fold->node_count; i++) {
         const struct ct_fold_node *node = &fold->nodes[i];
         ct_hash_hex(&node->key, hex);
-        printf("node %-3u %s  %u rounds, %llu tokens merged\n", node->number, hex,
-               node->merged_rounds, (unsigned long long)node->merged_tokens);
+        const struct ct_credit credit = ct_credit_of(node);
+        printf("node %-3u %s  %u rounds, %llu tokens merged, %llu of them settled\n", node->number,
+               hex, credit.rounds, (unsigned long long)credit.tokens,
+               (unsigned long long)credit.settled);
     }
 }
 
@@ -60,11 +64,15 @@ static json_t *nodes_json(const struct ct_fold *fold) {
         const struct ct_fold_node *node = &fold->nodes[i];
         char hex[CT_HEX_BYTES];
         ct_hash_hex(&node->key, hex);
-        json_array_append_new(nodes, json_pack("{s:I, s:s, s:I, s:I, s:I}", "node",
-                                               (json_int_t)node->number, "key", hex,
-                                               "merged_rounds", (json_int_t)node->merged_rounds,
-                                               "merged_tokens", (json_int_t)node->merged_tokens,
-                                               "last_round", (json_int_t)node->last_round));
+        const struct ct_credit credit = ct_credit_of(node);
+        json_array_append_new(
+            nodes, json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "node",
+                             (json_int_t)node->number, "key", hex, "merged_rounds",
+                             (json_int_t)credit.rounds, "merged_tokens", (json_int_t)credit.tokens,
+                             "settled_tokens", (json_int_t)credit.settled, "provisional_tokens",
+                             (json_int_t)credit.provisional, "void_tokens",
+                             (json_int_t)credit.void_tokens, "checks", (json_int_t)credit.checks,
+                             "last_round", (json_int_t)node->last_round));
     }
     return nodes;
 }

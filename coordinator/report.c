@@ -182,13 +182,16 @@ static json_t *nodes_json(const struct ct_serve *serve) {
         const struct ct_fold_node *node = ct_fold_find_key(fold, &seat->key);
         char key[CT_HEX_BYTES];
         ct_hash_hex(&seat->key, key);
+        const struct ct_credit credit = node != NULL ? ct_credit_of(node) : (struct ct_credit){0};
         json_array_append_new(
             nodes,
-            json_pack("{s:I, s:s, s:b, s:b, s:I, s:I}", "node",
+            json_pack("{s:I, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "node",
                       (json_int_t)(node != NULL ? node->number : 0), "key", key, "connected",
                       seat->member != NULL, "ready", seat->member != NULL && seat->member->ready,
-                      "merged_rounds", (json_int_t)(node != NULL ? node->merged_rounds : 0),
-                      "merged_tokens", (json_int_t)(node != NULL ? node->merged_tokens : 0)));
+                      "merged_rounds", (json_int_t)credit.rounds, "merged_tokens",
+                      (json_int_t)credit.tokens, "settled_tokens", (json_int_t)credit.settled,
+                      "provisional_tokens", (json_int_t)credit.provisional, "void_tokens",
+                      (json_int_t)credit.void_tokens, "checks", (json_int_t)credit.checks));
     }
     return nodes;
 }
@@ -202,12 +205,29 @@ static void append_escaped(struct ct_buf *page, const char *text, bool *ok) {
     }
 }
 
+#define PAGE_NODES 32u /* status.json has all */
+
+static void append_nodes(const struct ct_fold *fold, struct ct_buf *page, bool *ok) {
+    if (fold->node_count == 0) {
+        return;
+    }
+    *ok = *ok && ct_buf_printf(page, "<h2>Credit</h2><table><tr><th>node<th>rounds<th>tokens "
+                                     "merged<th>settled") == CT_OK;
+    for (uint32_t i = 0; i < fold->node_count && i < PAGE_NODES && *ok; i++) {
+        const struct ct_credit credit = ct_credit_of(&fold->nodes[i]);
+        *ok = ct_buf_printf(page, "<tr><td>%u<td>%u<td>%" PRIu64 "<td>%" PRIu64,
+                            fold->nodes[i].number, credit.rounds, credit.tokens,
+                            credit.settled) == CT_OK;
+    }
+    *ok = *ok && ct_buf_printf(page, "</table>") == CT_OK;
+}
+
 static bool make_page(const struct ct_serve *serve, const char *ticket, const char *vkey,
                       struct ct_buf *page) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     bool ok = ct_buf_printf(page, "<!doctype html><meta charset=utf-8><title>cotrain</title>"
                                   "<style>body{font:16px sans-serif;margin:2em;max-width:60em}"
-                                  "td{padding:0 1em 0 0}</style><h1>") == CT_OK;
+                                  "td,th{padding:0 1em 0 0;text-align:left}</style><h1>") == CT_OK;
     append_escaped(page, fold->manifest.name, &ok);
     ok = ok && ct_buf_printf(
                    page,
@@ -223,10 +243,12 @@ static bool make_page(const struct ct_serve *serve, const char *ticket, const ch
     append_escaped(page, fold->opened.origin, &ok);
     ok = ok && ct_buf_printf(page, "</code><tr><td>verifier key<td><code>") == CT_OK;
     append_escaped(page, vkey, &ok);
+    ok = ok && ct_buf_printf(page, "</code></table>") == CT_OK;
+    append_nodes(fold, page, &ok);
     ok = ok &&
-         ct_buf_printf(
-             page, "</code></table><p>This page informs; what holds is the ledger: <code>cotrain "
-                   "audit</code> verifies it. <a href=status.json>status.json</a>") == CT_OK &&
+         ct_buf_printf(page,
+                       "<p>This page informs; what holds is the ledger: <code>cotrain "
+                       "audit</code> verifies it. <a href=status.json>status.json</a>") == CT_OK &&
          ct_buf_append(page, "", 1) == CT_OK;
     return ok;
 }

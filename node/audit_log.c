@@ -1,256 +1,392 @@
 #include "audit_log.h"
 
-#include <cotrain/limits.h>
+#include "audit_copy.h"
+#include "temporary.h"
+
+#include <cotrain/assert.h>
 #include <cotrain/run_dir.h>
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define BUNDLE_ENTRIES   256u
-#define BUNDLE_BYTES_MAX (BUNDLE_ENTRIES * (CT_ENTRY_BYTES_MAX + 2u))
-#define LOG_BYTES_MAX    (4ull << 30)
-
-struct ct_bytes ct_audit_log_entry(const struct ct_audit_log *log, uint64_t index) {
-    const uint64_t begin = log->offsets[index] + 2;
-    return (struct ct_bytes){log->data.data + begin, (size_t)(log->offsets[index + 1] - begin)};
-}
+#define SCAN_BYTES ((size_t)1 << 20)
 
 void ct_audit_log_file(const struct ct_audit_log *log, uint64_t index, char out[160]) {
-    const uint64_t bundle = index / BUNDLE_ENTRIES;
-    const uint64_t rest = log->checkpoint.size - bundle * BUNDLE_ENTRIES;
+    const uint64_t bundle = index / CT_TILE_WIDTH;
+    const uint64_t rest = log->checkpoint.size - bundle * CT_TILE_WIDTH;
     char path[CT_TILE_PATH_MAX];
-    ct_tile_path(-1, bundle, rest < BUNDLE_ENTRIES ? (uint32_t)rest : BUNDLE_ENTRIES, path);
+    ct_tile_path(-1, bundle, rest < CT_TILE_WIDTH ? (uint32_t)rest : CT_TILE_WIDTH, path);
     snprintf(out, 160, CT_RUN_LEDGER "/%s", path);
 }
 
 void ct_audit_log_deinit(struct ct_audit_log *log) {
-    ct_buf_deinit(&log->data);
+    if (log->fd >= 0) {
+        close(log->fd);
+    }
+    ct_buf_deinit(&log->note);
     free(log->offsets);
-    free(log->leaves);
+    free(log->subtrees);
     memset(log, 0, sizeof *log);
+    log->fd = -1;
 }
 
-/* The size line of a note whose signature cannot be judged yet. */
-static bool peek_size(struct ct_bytes note, uint64_t *out) {
-    const uint8_t *line = memchr(note.data, '\n', note.length);
-    if (line == NULL) {
-        return false;
-    }
-    uint64_t size = 0;
-    size_t at = (size_t)(line - note.data) + 1;
-    const size_t first = at;
-    for (; at < note.length && note.data[at] >= '0' && note.data[at] <= '9'; at++) {
-        if (at - first >= 15) {
-            return false;
-        }
-        size = size * 10 + (uint64_t)(note.data[at] - '0');
-    }
-    *out = size;
-    return at > first && at < note.length && note.data[at] == '\n';
+struct ct_bytes ct_audit_bundle_entry(const struct ct_audit_bundle *bundle, uint32_t at) {
+    CT_ASSERT(at < bundle->count);
+    const uint32_t begin = bundle->at[at] + 2;
+    return (struct ct_bytes){bundle->bytes.data + begin, bundle->at[at + 1] - begin};
 }
 
-/* Indexes the entries in log->data: offsets and leaf hashes of all whole ones. */
-static enum ct_err index_entries(struct ct_audit_log *log) {
-    const struct ct_buf *data = &log->data;
-    uint64_t count = 0;
-    size_t at = 0;
-    while (data->length - at >= 2) {
-        const size_t length = (size_t)(data->data[at] << 8 | data->data[at + 1]);
-        if (data->length - at - 2 < length) {
-            break;
+enum ct_err ct_audit_log_bundle(const struct ct_audit_log *log, uint64_t index,
+                                struct ct_audit_bundle *out) {
+    const uint64_t begin = log->offsets[index];
+    const size_t length = (size_t)(log->offsets[index + 1] - begin);
+    const uint64_t left = log->known - index * CT_TILE_WIDTH;
+    out->first = index * CT_TILE_WIDTH;
+    out->count = left < CT_TILE_WIDTH ? (uint32_t)left : CT_TILE_WIDTH;
+    ct_buf_clear(&out->bytes);
+    CT_TRY(ct_buf_reserve(&out->bytes, length));
+    CT_TRY(ct_temporary_read(log->fd, out->bytes.data, length, begin));
+    out->bytes.length = length;
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < out->count; i++) {
+        /* Somebody may write to the file meanwhile: lengths are judged anew at every reading. */
+        out->at[i] = at;
+        at += at + 2 <= length ? 2u + ((uint32_t)out->bytes.data[at] << 8 | out->bytes.data[at + 1])
+                               : 2u;
+        if (at > length) {
+            return ct_fail(CT_ERR_FORMAT, "the entries changed while they were read");
         }
-        at += 2 + length;
-        count++;
     }
-    log->offsets = malloc((count + 1) * sizeof *log->offsets);
-    log->leaves = malloc((count + 1) * sizeof *log->leaves);
-    if (log->offsets == NULL || log->leaves == NULL) {
-        return ct_fail(CT_ERR_MEMORY, "no memory for %" PRIu64 " entries", count);
+    out->at[out->count] = at;
+    return at == length ? CT_OK
+                        : ct_fail(CT_ERR_FORMAT, "the entries changed while they were read");
+}
+
+enum ct_err ct_audit_cursor_next(struct ct_audit_cursor *cursor, struct ct_bytes *out) {
+    CT_ASSERT(cursor->next < cursor->log->known);
+    const uint32_t at = (uint32_t)(cursor->next % CT_TILE_WIDTH);
+    if (!cursor->loaded || at == 0) {
+        cursor->bundle.bytes.maximum = CT_BUNDLE_BYTES_MAX;
+        CT_TRY(ct_audit_log_bundle(cursor->log, cursor->next / CT_TILE_WIDTH, &cursor->bundle));
+        cursor->loaded = true;
     }
-    log->known = count;
-    at = 0;
-    for (uint64_t i = 0; i < count; i++) {
-        log->offsets[i] = at;
-        at += 2 + (size_t)(data->data[at] << 8 | data->data[at + 1]);
-        log->offsets[i + 1] = at;
-        log->leaves[i] = ct_leaf_hash(ct_audit_log_entry(log, i));
-    }
+    *out = ct_audit_bundle_entry(&cursor->bundle, at);
+    cursor->next++;
     return CT_OK;
 }
 
-static struct ct_hash root_of(const struct ct_audit_log *log, uint64_t begin, uint64_t end) {
-    struct ct_frontier frontier = {0};
-    for (uint64_t i = begin; i < end; i++) {
-        ct_frontier_append(&frontier, &log->leaves[i]);
+void ct_audit_cursor_deinit(struct ct_audit_cursor *cursor) {
+    ct_buf_deinit(&cursor->bundle.bytes);
+}
+
+enum ct_err ct_audit_log_scan(struct ct_audit_log *log) {
+    uint8_t *window = malloc(SCAN_BYTES);
+    const off_t end = lseek(log->fd, 0, SEEK_END);
+    uint64_t capacity = 0, at = 0, window_at = 0, window_end = 0;
+    enum ct_err err = CT_OK;
+    if (window == NULL || end < 0) {
+        free(window);
+        return ct_fail(CT_ERR_IO, "the entries cannot be read: %s", strerror(errno));
     }
-    return ct_frontier_root(&frontier);
+    log->file_bytes = (uint64_t)end;
+    for (;;) {
+        if (log->known % CT_TILE_WIDTH == 0 && log->known / CT_TILE_WIDTH + 2 > capacity) {
+            capacity = capacity == 0 ? 64 : 2 * capacity;
+            uint64_t *grown = realloc(log->offsets, capacity * sizeof *grown);
+            if (grown == NULL) {
+                err = ct_fail(CT_ERR_MEMORY, "no memory for %" PRIu64 " entries", log->known);
+                break;
+            }
+            log->offsets = grown;
+        }
+        if (log->known % CT_TILE_WIDTH == 0) {
+            log->offsets[log->known / CT_TILE_WIDTH] = at;
+        }
+        if (log->file_bytes - at < 2) {
+            break;
+        }
+        if (at + 2 > window_end) {
+            window_at = at;
+            window_end = log->file_bytes - at < SCAN_BYTES ? log->file_bytes : at + SCAN_BYTES;
+            err = ct_temporary_read(log->fd, window, (size_t)(window_end - at), at);
+            if (err != CT_OK) {
+                break;
+            }
+        }
+        const uint8_t *prefix = window + (at - window_at);
+        const uint64_t length = 2u + ((uint64_t)prefix[0] << 8 | prefix[1]);
+        if (length > log->file_bytes - at || length < 2 + CT_AUDIT_ENTRY_MIN) {
+            break;
+        }
+        at += length;
+        log->known++;
+    }
+    if (err == CT_OK) {
+        log->offsets[(log->known + CT_TILE_WIDTH - 1) / CT_TILE_WIDTH] = at;
+    }
+    free(window);
+    return err;
+}
+
+struct hashing {
+    struct ct_audit_log *log;
+    atomic_uint failed; /* an enum ct_err */
+};
+
+static void hash_bundle(void *user, size_t index) {
+    struct hashing *hashing = user;
+    struct ct_audit_bundle bundle = {0};
+    ct_buf_init(&bundle.bytes, CT_BUNDLE_BYTES_MAX);
+    const enum ct_err err = ct_audit_log_bundle(hashing->log, index, &bundle);
+    if (err == CT_OK) {
+        struct ct_frontier frontier = {0};
+        for (uint32_t i = 0; i < bundle.count; i++) {
+            const struct ct_hash leaf = ct_leaf_hash(ct_audit_bundle_entry(&bundle, i));
+            ct_frontier_append(&frontier, &leaf);
+        }
+        hashing->log->subtrees[index] = ct_frontier_root(&frontier);
+    } else {
+        atomic_store(&hashing->failed, (unsigned)err);
+    }
+    ct_buf_deinit(&bundle.bytes);
+}
+
+static enum ct_err index_entries(struct ct_audit_log *log, struct ct_pool *pool) {
+    CT_TRY(ct_audit_log_scan(log));
+    const size_t full = (size_t)(log->known / CT_TILE_WIDTH);
+    log->subtrees = malloc((full + 1) * sizeof *log->subtrees);
+    if (log->subtrees == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for %" PRIu64 " entries", log->known);
+    }
+    struct hashing hashing = {.log = log};
+    ct_pool_run(pool, full, hash_bundle, &hashing);
+    const enum ct_err err = (enum ct_err)atomic_load(&hashing.failed);
+    return err == CT_OK ? CT_OK : ct_fail(err, "the entries cannot be read");
+}
+
+/* Leaves of the bundle in which `size` ends, unless they are there. */
+static enum ct_err load_leaves(struct ct_audit_roots *roots, uint64_t index) {
+    if (roots->loaded && roots->bundle == index) {
+        return CT_OK;
+    }
+    struct ct_audit_bundle bundle = {0};
+    ct_buf_init(&bundle.bytes, CT_BUNDLE_BYTES_MAX);
+    const enum ct_err err = ct_audit_log_bundle(roots->log, index, &bundle);
+    for (uint32_t i = 0; err == CT_OK && i < bundle.count; i++) {
+        roots->leaves[i] = ct_leaf_hash(ct_audit_bundle_entry(&bundle, i));
+    }
+    roots->loaded = err == CT_OK;
+    roots->bundle = index;
+    ct_buf_deinit(&bundle.bytes);
+    return err;
+}
+
+enum ct_err ct_audit_roots_at(struct ct_audit_roots *roots, uint64_t size, struct ct_hash *out) {
+    const uint64_t bundles = size / CT_TILE_WIDTH;
+    const uint32_t rest = (uint32_t)(size % CT_TILE_WIDTH);
+    CT_ASSERT(size <= roots->log->known && roots->full.size <= bundles);
+    while (roots->full.size < bundles) {
+        ct_frontier_append(&roots->full, &roots->log->subtrees[roots->full.size]);
+    }
+    struct ct_frontier frontier = {0};
+    if (rest > 0) {
+        CT_TRY(load_leaves(roots, bundles));
+    }
+    for (uint32_t i = 0; i < rest; i++) {
+        ct_frontier_append(&frontier, &roots->leaves[i]);
+    }
+    /* The full subtrees of the whole: those of the bundles, then those of the rest. */
+    struct ct_frontier whole = roots->full;
+    CT_ASSERT(whole.count + frontier.count <= 64);
+    memcpy(whole.roots + whole.count, frontier.roots, frontier.count * sizeof frontier.roots[0]);
+    whole.count += frontier.count;
+    *out = ct_frontier_root(&whole);
+    return CT_OK;
+}
+
+enum ct_err ct_audit_opened(struct ct_bytes entry, struct ct_run_opened *out,
+                            struct ct_hash *out_run_id) {
+    struct ct_envelope envelope;
+    struct ct_entry decoded;
+    CT_TRY(ct_envelope_open(entry, &envelope));
+    CT_TRY(ct_entry_decode(envelope.payload, &decoded));
+    if (decoded.kind != CT_ENTRY_RUN_OPENED) {
+        return ct_fail(CT_ERR_RULE, "entry 0 does not open a run");
+    }
+    *out = decoded.body.run_opened;
+    *out_run_id = ct_run_id(envelope.payload);
+    return CT_OK;
 }
 
 /* Entry 0 names the keys; the checkpoint must verify under them and cover these very entries. */
-static enum ct_err authenticate(struct ct_audit_log *log, struct ct_bytes note) {
+static enum ct_err authenticate(struct ct_audit_log *log) {
     if (log->known == 0) {
         return ct_fail(CT_ERR_FORMAT, "no entries");
     }
-    struct ct_envelope envelope;
-    struct ct_entry entry;
-    CT_TRY(ct_envelope_open(ct_audit_log_entry(log, 0), &envelope));
-    CT_TRY(ct_entry_decode(envelope.payload, &entry));
-    if (entry.kind != CT_ENTRY_RUN_OPENED) {
-        return ct_fail(CT_ERR_RULE, "entry 0 does not open a run");
+    struct ct_audit_bundle bundle = {0};
+    ct_buf_init(&bundle.bytes, CT_BUNDLE_BYTES_MAX);
+    enum ct_err err = ct_audit_log_bundle(log, 0, &bundle);
+    if (err == CT_OK) {
+        err = ct_audit_opened(ct_audit_bundle_entry(&bundle, 0), &log->opened, &log->run_id);
     }
-    log->opened = entry.body.run_opened;
-    CT_TRY(ct_checkpoint_open(note, log->opened.origin, &log->opened.log_key, &log->checkpoint));
+    ct_buf_deinit(&bundle.bytes);
+    CT_TRY(err);
+    CT_TRY(ct_checkpoint_open(ct_buf_bytes(&log->note), log->opened.origin, &log->opened.log_key,
+                              &log->checkpoint));
     if (log->checkpoint.size == 0 || log->known < log->checkpoint.size) {
         return ct_fail(CT_ERR_FORMAT, "%" PRIu64 " entries where the checkpoint covers %" PRIu64,
                        log->known, log->checkpoint.size);
     }
-    const struct ct_hash root = root_of(log, 0, log->checkpoint.size);
+    struct ct_audit_roots roots = {.log = log};
+    struct ct_hash root;
+    CT_TRY(ct_audit_roots_at(&roots, log->checkpoint.size, &root));
     if (!ct_hash_equal(&root, &log->checkpoint.root)) {
         return ct_fail(CT_ERR_DIGEST, "the entries do not have the root that the checkpoint signs");
     }
     return CT_OK;
 }
 
-static enum ct_err count_entry(void *user, struct ct_bytes entry) {
-    (void)user;
-    (void)entry;
-    return CT_OK;
-}
-
-/* Entries from the bundles that a checkpoint of `size` implies. */
-static enum ct_err read_bundles(struct ct_source *source, uint64_t size,
-                                struct ct_audit_report *report, struct ct_buf *out) {
-    enum ct_err result = CT_OK;
-    for (uint64_t begin = 0; begin < size; begin += BUNDLE_ENTRIES) {
-        const uint64_t rest = size - begin;
-        const uint32_t width = rest < BUNDLE_ENTRIES ? (uint32_t)rest : BUNDLE_ENTRIES;
-        char path[CT_TILE_PATH_MAX];
-        ct_tile_path(-1, begin / BUNDLE_ENTRIES, width, path);
-        char name[160];
-        snprintf(name, sizeof name, CT_RUN_LEDGER "/%s", path);
-        struct ct_buf bundle;
-        enum ct_err err = ct_source_read(source, name, BUNDLE_BYTES_MAX, &bundle);
-        if (err == CT_OK) {
-            err = ct_bundle_parse(ct_buf_bytes(&bundle), width, count_entry, NULL);
-            if (err == CT_OK) {
-                err = ct_buf_append(out, bundle.data, bundle.length);
-            }
-            ct_buf_deinit(&bundle);
-        }
-        if (err != CT_OK) {
-            const bool missing = err == CT_ERR_NOT_FOUND || err == CT_ERR_NETWORK;
-            ct_audit_find(report, missing ? CT_FINDING_UNAVAILABLE : CT_FINDING_BROKEN,
-                          (int64_t)begin, name, "%s", ct_err_detail());
-            result = err;
-        }
+/* Takes over `fd`; on failure only the note is left to `log`. */
+static enum ct_err take_candidate(struct ct_audit_log *log, struct ct_pool *pool, int fd) {
+    log->fd = fd;
+    enum ct_err err = index_entries(log, pool);
+    if (err == CT_OK) {
+        err = authenticate(log);
     }
-    return result;
-}
-
-/* Takes over `data`; on failure `log` owns nothing. */
-static bool take_candidate(struct ct_audit_log *log, struct ct_buf *data,
-                           const struct ct_buf *note) {
-    log->data = *data;
-    if (index_entries(log) == CT_OK && authenticate(log, ct_buf_bytes(note)) == CT_OK) {
-        return true;
+    if (err != CT_OK) {
+        const struct ct_buf note = log->note;
+        log->note = (struct ct_buf){0};
+        ct_audit_log_deinit(log);
+        log->note = note;
     }
-    ct_audit_log_deinit(log);
-    return false;
+    return err;
 }
 
-static bool load_sequential(struct ct_source *source, const struct ct_buf *note,
-                            struct ct_audit_log *out, bool *absent) {
+static enum ct_err load_sequential(struct ct_source *source, struct ct_pool *pool,
+                                   struct ct_audit_log *out) {
     char path[4200];
     snprintf(path, sizeof path, "%s/" CT_RUN_LEDGER "/entries", ct_source_directory(source));
-    struct ct_buf data;
-    ct_buf_init(&data, LOG_BYTES_MAX);
-    const enum ct_err err = ct_file_read(path, &data);
-    *absent = err == CT_ERR_NOT_FOUND;
-    if (err != CT_OK) {
-        ct_buf_deinit(&data);
-        return false;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return ct_fail(errno == ENOENT ? CT_ERR_NOT_FOUND : CT_ERR_IO, "cannot open %s: %s", path,
+                       strerror(errno));
     }
-    return take_candidate(out, &data, note);
+    return take_candidate(out, pool, fd);
 }
 
-static bool load_bundles(struct ct_source *source, const struct ct_buf *note,
-                         struct ct_audit_report *report, struct ct_audit_log *out) {
-    uint64_t size = 0;
-    if (!peek_size(ct_buf_bytes(note), &size)) {
-        ct_audit_find(report, CT_FINDING_BROKEN, -1, CT_RUN_LEDGER "/checkpoint",
-                      "no size on its second line");
-        return false;
+/* A copy of the bundles that the note implies. One that was kept from an earlier time and does not
+ * fit is fetched once more from the start. */
+static enum ct_err load_bundles(struct ct_source *source, struct ct_pool *pool, const char *dir,
+                                struct ct_audit_report *report, struct ct_audit_log *out,
+                                bool *out_loaded) {
+    struct ct_checkpoint claimed;
+    if (ct_checkpoint_parse(ct_buf_bytes(&out->note), &claimed) != CT_OK) {
+        ct_audit_find(report, CT_FINDING_BROKEN, -1, CT_RUN_LEDGER "/checkpoint", "%s",
+                      ct_err_detail());
+        return CT_OK;
     }
-    struct ct_buf data;
-    ct_buf_init(&data, LOG_BYTES_MAX);
-    if (read_bundles(source, size, report, &data) != CT_OK) {
-        ct_buf_deinit(&data);
-        return false;
+    for (bool fresh = false;; fresh = true) {
+        int fd = -1;
+        uint64_t kept = 0;
+        bool whole = false;
+        CT_TRY(ct_audit_copy(source, pool, dir, fresh, claimed.size, report, &fd, &kept, &whole));
+        if (!whole) {
+            close(fd);
+            return CT_OK;
+        }
+        const enum ct_err err = take_candidate(out, pool, fd);
+        *out_loaded = err == CT_OK;
+        if (err == CT_OK || err == CT_ERR_MEMORY || err == CT_ERR_IO) {
+            return err;
+        }
+        if (kept == 0) {
+            ct_audit_find(report, CT_FINDING_BROKEN, -1, CT_RUN_LEDGER "/checkpoint",
+                          "it does not hold for the entries: %s", ct_err_detail());
+            return CT_OK;
+        }
     }
-    if (!take_candidate(out, &data, note)) {
-        ct_audit_find(report, CT_FINDING_BROKEN, -1, CT_RUN_LEDGER "/checkpoint",
-                      "it does not hold for the entries: %s", ct_err_detail());
-        return false;
-    }
-    return true;
 }
 
 /* Entries behind the checkpoint count only if the coordinator signed them. */
-static void drop_unsigned_tail(struct ct_audit_log *log, struct ct_audit_report *report) {
-    for (uint64_t i = log->checkpoint.size; i < log->known; i++) {
-        struct ct_envelope envelope;
-        enum ct_err err = ct_envelope_open(ct_audit_log_entry(log, i), &envelope);
-        if (err == CT_OK) {
-            err = ct_envelope_verify(&envelope, &log->opened.identity_key);
+static enum ct_err drop_unsigned_tail(struct ct_audit_log *log, struct ct_audit_report *report) {
+    struct ct_audit_bundle bundle = {.first = UINT64_MAX};
+    ct_buf_init(&bundle.bytes, CT_BUNDLE_BYTES_MAX);
+    enum ct_err err = CT_OK;
+    for (uint64_t i = log->checkpoint.size; i < log->known && err == CT_OK; i++) {
+        if (bundle.first != i / CT_TILE_WIDTH * CT_TILE_WIDTH) {
+            err = ct_audit_log_bundle(log, i / CT_TILE_WIDTH, &bundle);
         }
-        if (err != CT_OK) {
+        struct ct_envelope envelope;
+        enum ct_err judged = err;
+        if (err == CT_OK) {
+            judged = ct_envelope_open(ct_audit_bundle_entry(&bundle, (uint32_t)(i - bundle.first)),
+                                      &envelope);
+        }
+        if (err == CT_OK && judged == CT_OK) {
+            judged = ct_envelope_verify(&envelope, &log->opened.identity_key);
+        }
+        if (err == CT_OK && judged != CT_OK) {
             ct_audit_find(report, CT_FINDING_BROKEN, (int64_t)i, CT_RUN_LEDGER "/entries",
                           "an entry behind the checkpoint: %s", ct_err_detail());
+            log->offsets[i / CT_TILE_WIDTH + (i % CT_TILE_WIDTH != 0)] =
+                log->offsets[i / CT_TILE_WIDTH] + bundle.at[i - bundle.first];
             log->known = i;
-            return;
+            ct_buf_deinit(&bundle.bytes);
+            return CT_OK;
         }
     }
-    const uint64_t end = log->offsets[log->known];
-    if (end != log->data.length) {
+    ct_buf_deinit(&bundle.bytes);
+    const uint64_t end = log->offsets[(log->known + CT_TILE_WIDTH - 1) / CT_TILE_WIDTH];
+    if (err == CT_OK && end != log->file_bytes) {
         ct_audit_find(report, CT_FINDING_BROKEN, (int64_t)log->known, CT_RUN_LEDGER "/entries",
-                      "%" PRIu64 " bytes at the end are no entry", log->data.length - end);
+                      "%" PRIu64 " bytes at the end are no entry", log->file_bytes - end);
     }
+    return err;
 }
 
-bool ct_audit_log_load(struct ct_source *source, struct ct_audit_report *report,
-                       struct ct_audit_log *out) {
+enum ct_err ct_audit_log_load(struct ct_source *source, struct ct_pool *pool, const char *dir,
+                              struct ct_audit_report *report, struct ct_audit_log *out,
+                              bool *out_loaded) {
     memset(out, 0, sizeof *out);
-    struct ct_buf note;
+    out->fd = -1;
+    *out_loaded = false;
     enum ct_err err =
-        ct_source_read(source, CT_RUN_LEDGER "/checkpoint", CT_CHECKPOINT_BYTES_MAX, &note);
+        ct_source_read(source, CT_RUN_LEDGER "/checkpoint", CT_CHECKPOINT_BYTES_MAX, &out->note);
     if (err != CT_OK) {
         ct_audit_find(report, CT_FINDING_UNAVAILABLE, -1, CT_RUN_LEDGER "/checkpoint", "%s",
                       ct_err_detail());
-        return false;
+        return CT_OK;
     }
     /* In a directory the sequential file has the entries too: the candidate whose entry 0 verifies
      * the checkpoint, and whose root it signs, is the truth that all files are then held to. */
-    bool loaded = false;
-    bool absent = false;
-    char sequential_fault[400] = "";
+    enum ct_err sequential = CT_OK;
+    char fault[400] = "";
     if (ct_source_directory(source) != NULL) {
-        loaded = load_sequential(source, &note, out, &absent);
-        if (loaded) {
-            drop_unsigned_tail(out, report);
-        } else {
-            snprintf(sequential_fault, sizeof sequential_fault, "%s", ct_err_detail());
-        }
+        sequential = load_sequential(source, pool, out);
+        *out_loaded = sequential == CT_OK;
+        snprintf(fault, sizeof fault, "%s", sequential == CT_OK ? "" : ct_err_detail());
+        err = *out_loaded                   ? drop_unsigned_tail(out, report)
+              : sequential == CT_ERR_MEMORY ? sequential
+                                            : CT_OK;
     }
-    if (!loaded) {
-        loaded = load_bundles(source, &note, report, out);
+    if (!*out_loaded && err == CT_OK) {
+        err = load_bundles(source, pool, dir, report, out, out_loaded);
         /* If neither holds, the checkpoint that both are measured by is what is broken. */
-        if (loaded && sequential_fault[0] != '\0') {
-            ct_audit_find(report, absent ? CT_FINDING_UNAVAILABLE : CT_FINDING_BROKEN, -1,
-                          CT_RUN_LEDGER "/entries", "%s", sequential_fault);
+        if (*out_loaded && fault[0] != '\0') {
+            ct_audit_find(
+                report, sequential == CT_ERR_NOT_FOUND ? CT_FINDING_UNAVAILABLE : CT_FINDING_BROKEN,
+                -1, CT_RUN_LEDGER "/entries", "%s", fault);
         }
     }
-    ct_buf_deinit(&note);
-    return loaded;
+    if (!*out_loaded || err != CT_OK) {
+        ct_audit_log_deinit(out);
+        *out_loaded = false;
+    }
+    return err;
 }

@@ -3,177 +3,217 @@
 #include "work.h"
 
 #include <cotrain/dataset.h>
+#include <cotrain/isa.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-/* A unit under way. */
-struct unit {
-    bool open;
-    uint32_t epoch;
-    uint32_t next_index; /* the round of the epoch that may come next */
-    struct ct_train_state state;
-};
-
-struct ct_recompute {
-    const struct ct_fold *fold;
+/* What computes, opened once. */
+struct bench {
+    struct ct_fold fold; /* of entry 0 alone: manifest, layout, chunks */
     struct ct_corpus corpus;
     struct ct_windows windows;
     struct ct_engine *engine;
     float *gradient;
-    uint32_t unit_count;
-    struct unit *units; /* by node number − 1; memory goes with the units open at once */
+    struct ct_train_state state;
+    bool has_state;
 };
 
-static bool same_unit(const struct ct_claim *a, const struct ct_claim *b) {
-    return a->node == b->node && a->epoch == b->epoch;
-}
+/* The way of the model through the log. */
+struct walk {
+    struct ct_audit *audit;
+    bool started;
+    struct ct_audit_cursor cursor;
+    struct ct_replay replay;
+    uint32_t reported_round; /* up to here, faults of aggregations were reported */
+};
 
-uint32_t ct_recompute_draw(struct ct_claim *contributions, size_t count, bool all, uint32_t units,
-                           uint64_t seed) {
-    size_t *firsts = malloc((count + 1) * sizeof *firsts);
-    if (firsts == NULL) {
-        return 0;
-    }
-    uint32_t found = 0;
-    for (size_t i = 0; i < count; i++) {
-        bool first = true;
-        for (uint32_t u = 0; u < found && first; u++) {
-            first = !same_unit(&contributions[firsts[u]], &contributions[i]);
-        }
-        if (first) {
-            firsts[found++] = i;
-        }
-    }
-    const uint32_t wanted = all || units > found ? found : units;
-    struct ct_hash key = {{0}};
-    for (int i = 0; i < 8; i++) {
-        key.bytes[i] = (uint8_t)(seed >> (8 * i));
-    }
-    const struct ct_philox philox = ct_philox_make(&key, CT_STREAM_AUDIT);
-    for (uint32_t u = 0; u < wanted; u++) {
-        uint32_t words[4];
-        ct_philox_block(&philox, u, 0, words);
-        const uint64_t draw = (uint64_t)words[1] << 32 | words[0];
-        const uint32_t at = u + (uint32_t)(draw % (found - u));
-        const size_t chosen = firsts[at];
-        firsts[at] = firsts[u];
-        firsts[u] = chosen;
-        for (size_t i = chosen; i < count; i++) {
-            contributions[i].chosen |= same_unit(&contributions[i], &contributions[chosen]);
-        }
-    }
-    free(firsts);
-    return wanted;
-}
+/* The unit under way. */
+struct unit {
+    bool open; /* its state is known so far */
+    uint32_t next_index;
+};
 
 static enum ct_err locate_shard(void *user, const struct ct_shard *shard, char *out_path) {
     return ct_source_blob_path(user, &shard->ref, out_path);
 }
 
-static enum ct_err load_corpus(struct ct_recompute *recompute, struct ct_source *source) {
+static enum ct_err load_corpus(struct bench *bench, struct ct_source *source) {
     struct ct_buf bytes;
     struct ct_dataset dataset;
-    CT_TRY(
-        ct_source_blob(source, &recompute->fold->manifest.dataset, CT_MANIFEST_BYTES_MAX, &bytes));
+    CT_TRY(ct_source_blob(source, &bench->fold.manifest.dataset, CT_MANIFEST_BYTES_MAX, &bytes));
     enum ct_err err = ct_dataset_parse(ct_buf_bytes(&bytes), &dataset);
     ct_buf_deinit(&bytes);
     if (err != CT_OK) {
         return err;
     }
-    err = ct_corpus_load(&dataset, CT_SPLIT_TRAIN, locate_shard, source, &recompute->corpus);
+    err = ct_corpus_load(&dataset, CT_SPLIT_TRAIN, locate_shard, source, &bench->corpus);
     ct_dataset_deinit(&dataset);
     return err;
 }
 
-enum ct_err ct_recompute_open(const struct ct_fold *fold, struct ct_source *source,
-                              uint32_t threads, struct ct_recompute **out) {
-    struct ct_recompute *recompute = calloc(1, sizeof *recompute);
-    if (recompute == NULL) {
-        return ct_fail(CT_ERR_MEMORY, "no memory for a recomputation");
+static void close_bench(struct bench *bench) {
+    if (bench->has_state) {
+        ct_train_state_deinit(&bench->state);
     }
-    recompute->fold = fold;
-    const struct ct_manifest *manifest = &fold->manifest;
+    free(bench->gradient);
+    ct_engine_close(bench->engine);
+    ct_corpus_deinit(&bench->corpus);
+    ct_fold_deinit(&bench->fold);
+}
+
+static enum ct_err open_fold(struct bench *bench, struct ct_audit *audit) {
+    struct ct_audit_cursor cursor = {.log = &audit->log};
+    struct ct_bytes entry;
+    enum ct_err err = ct_audit_cursor_next(&cursor, &entry);
+    if (err == CT_OK) {
+        err = ct_fold_apply(&bench->fold, entry, false, ct_source_blob, audit->source);
+    }
+    ct_audit_cursor_deinit(&cursor);
+    return err;
+}
+
+static enum ct_err open_bench(struct bench *bench, struct ct_audit *audit) {
+    ct_fold_init(&bench->fold);
+    CT_TRY(open_fold(bench, audit));
+    const struct ct_fold *fold = &bench->fold;
     const struct ct_engine_options options = {
-        .numerics = manifest->numerics,
-        .batch = manifest->batch,
-        .leaves = manifest->leaves,
-        .threads = threads,
+        .numerics = fold->manifest.numerics,
+        .batch = fold->manifest.batch,
+        .leaves = fold->manifest.leaves,
+        .threads = audit->options->threads,
     };
-    enum ct_err err = load_corpus(recompute, source);
-    if (err == CT_OK) {
-        err = ct_windows_init(&recompute->windows, &fold->run_seed, recompute->corpus.tokens,
-                              recompute->corpus.count, manifest->model.context);
+    CT_TRY(load_corpus(bench, audit->source));
+    CT_TRY(ct_windows_init(&bench->windows, &fold->run_seed, bench->corpus.tokens,
+                           bench->corpus.count, fold->manifest.model.context));
+    CT_TRY(ct_engine_open(&fold->layout, &options, &bench->engine));
+    bench->gradient = calloc(fold->layout.parameters, sizeof(float));
+    if (bench->gradient == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for gradients");
     }
-    if (err == CT_OK) {
-        err = ct_engine_open(&fold->layout, &options, &recompute->engine);
-    }
-    if (err == CT_OK) {
-        recompute->gradient = malloc(fold->layout.parameters * sizeof(float));
-        err =
-            recompute->gradient != NULL ? CT_OK : ct_fail(CT_ERR_MEMORY, "no memory for gradients");
-    }
-    if (err != CT_OK) {
-        ct_recompute_close(recompute);
-        return err;
-    }
-    *out = recompute;
+    CT_TRY(ct_train_state_init(&bench->state, &fold->layout, true));
+    bench->has_state = true;
     return CT_OK;
 }
 
-void ct_recompute_close(struct ct_recompute *recompute) {
-    if (recompute == NULL) {
-        return;
-    }
-    for (uint32_t i = 0; i < recompute->unit_count; i++) {
-        if (recompute->units[i].open) {
-            ct_train_state_deinit(&recompute->units[i].state);
-        }
-    }
-    free(recompute->units);
-    free(recompute->gradient);
-    ct_engine_close(recompute->engine);
-    ct_corpus_deinit(&recompute->corpus);
-    free(recompute);
+static double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void close_unit(struct unit *unit) {
-    if (unit->open) {
-        ct_train_state_deinit(&unit->state);
-        unit->open = false;
+/* A step on the first model: the second of two, unless the first was slow enough to be believed. */
+static double time_step(struct bench *bench) {
+    const struct ct_manifest *manifest = &bench->fold.manifest;
+    uint32_t *tokens =
+        calloc((size_t)manifest->batch * (manifest->model.context + 1u), sizeof *tokens);
+    double seconds = 0.0;
+    if (tokens == NULL) {
+        return 0.0;
+    }
+    ct_windows_read(&bench->windows, 0, manifest->batch, tokens);
+    ct_layout_draw(&bench->fold.layout, &bench->fold.run_seed, bench->state.theta);
+    for (int i = 0; i < 2 && seconds < 1.0; i++) {
+        const double begin = seconds_now();
+        float loss = 0.0f;
+        ct_engine_gradient(bench->engine, bench->state.theta, tokens, bench->gradient, &loss);
+        ct_adamw_step(&manifest->adamw, &bench->fold.layout, &bench->state, bench->gradient, loss,
+                      0.0f);
+        seconds = seconds_now() - begin;
+    }
+    free(tokens);
+    return seconds;
+}
+
+/* The round whose snapshot the model of `round`'s base is replayed from; 0: the first model. */
+static uint32_t snapshot_before(const struct ct_fold *fold, uint32_t round) {
+    return (round - 1) / fold->manifest.snapshot_rounds * fold->manifest.snapshot_rounds;
+}
+
+static void tell_cost(struct ct_audit *audit, struct bench *bench, const struct ct_unit *units,
+                      uint32_t count) {
+    struct ct_audit_cost *cost = &audit->report->cost;
+    uint32_t at = UINT32_MAX; /* the round that the walk stands in */
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t snapshot = snapshot_before(&bench->fold, units[i].first_round);
+        const uint32_t from = at < units[i].first_round && at > snapshot ? at - 1 : snapshot;
+        cost->steps += units[i].steps;
+        cost->payload_bytes += units[i].payload_bytes;
+        cost->replay_rounds += units[i].last_round - 1 - from;
+        at = units[i].last_round;
+    }
+    cost->step_seconds = time_step(bench);
+    if (audit->options->cost != NULL) {
+        audit->options->cost(audit->options->progress_user, audit->report);
     }
 }
 
-/* The unit's state ready for this assignment: made at a reset, carried on otherwise. */
-static enum ct_err enter_unit(struct ct_recompute *recompute,
-                              const struct ct_assignment *assignment, struct unit **out) {
-    *out = NULL;
-    if (assignment->node > recompute->unit_count) {
-        struct unit *grown =
-            realloc(recompute->units, (size_t)assignment->node * sizeof *recompute->units);
-        if (grown == NULL) {
-            return ct_fail(CT_ERR_MEMORY, "no memory for units");
-        }
-        memset(grown + recompute->unit_count, 0,
-               (assignment->node - recompute->unit_count) * sizeof *grown);
-        recompute->units = grown;
-        recompute->unit_count = assignment->node;
+static void end_walk(struct walk *walk) {
+    if (walk->started) {
+        ct_audit_cursor_deinit(&walk->cursor);
+        ct_replay_deinit(&walk->replay);
+        walk->started = false;
     }
-    struct unit *unit = &recompute->units[assignment->node - 1];
-    if (assignment->reset) {
-        if (!unit->open) {
-            CT_TRY(ct_train_state_init(&unit->state, &recompute->fold->layout, true));
-            unit->open = true;
-        }
-        unit->epoch = assignment->epoch;
-        unit->next_index = assignment->index;
+}
+
+static void begin_walk(struct walk *walk, uint32_t from_round) {
+    end_walk(walk);
+    walk->cursor = (struct ct_audit_cursor){.log = &walk->audit->log};
+    ct_replay_init(&walk->replay, from_round);
+    walk->started = true;
+}
+
+/* Applies the next entry; *out_more is false at the end of what the fold accepts. An aggregation
+ * that does not hold is a finding, unless the replay of the whole run has it already. */
+static enum ct_err step_walk(struct walk *walk, bool *out_more) {
+    struct ct_audit *audit = walk->audit;
+    struct ct_replay *replay = &walk->replay;
+    *out_more = walk->cursor.next < audit->end;
+    if (!*out_more) {
+        return CT_OK;
     }
-    if (unit->open && unit->epoch == assignment->epoch && unit->next_index == assignment->index) {
-        unit->next_index++;
-        *out = unit;
+    const uint64_t index = walk->cursor.next;
+    const bool valid = replay->theta_valid;
+    struct ct_bytes entry;
+    CT_TRY(ct_audit_cursor_next(&walk->cursor, &entry));
+    const enum ct_err applied = ct_replay_apply(replay, entry, false, ct_audit_blob, audit->source);
+    if (applied == CT_ERR_MEMORY) {
+        return applied;
+    }
+    *out_more = replay->fold.entries == index + 1;
+    if (applied != CT_OK && *out_more && valid && !audit->options->replay &&
+        replay->fold.round > walk->reported_round) {
+        ct_audit_find_model(audit, index, applied);
+        walk->reported_round = replay->fold.round;
     }
     return CT_OK;
+}
+
+/* Goes to the base of `round`, from where the walk is if that is on the way, else from the nearest
+ * snapshot that can be had, or the first model. θ may be invalid there: then it cannot be known. */
+static enum ct_err go_to(struct walk *walk, const struct ct_fold *first, uint32_t round) {
+    struct ct_replay *replay = &walk->replay;
+    for (uint32_t from = snapshot_before(first, round);; from = snapshot_before(first, from)) {
+        const uint32_t at = walk->started ? replay->fold.round : UINT32_MAX;
+        if (at >= round || (!replay->theta_valid && at >= from)) {
+            begin_walk(walk, from);
+        } else if (at < from) {
+            /* The rounds up to the snapshot need no aggregation. */
+            replay->theta_valid = false;
+            replay->from_round = from;
+        }
+        bool more = true;
+        bool known = replay->theta_valid;
+        while (more && replay->fold.round < round) {
+            CT_TRY(step_walk(walk, &more));
+            known = known || replay->theta_valid;
+        }
+        if (known || from == 0) {
+            return CT_OK;
+        }
+    }
 }
 
 /* What differs between the signed commit and the recomputed work; "" if nothing does. */
@@ -201,74 +241,120 @@ static void compare(const struct ct_commit *commit, const struct ct_work_result 
     }
 }
 
-static void find(struct ct_audit_report *report, enum ct_finding_kind kind,
-                 const struct ct_claim *contribution, const char *reason) {
-    char hex[CT_HEX_BYTES];
-    char file[160];
-    ct_hash_hex(&contribution->commit.update.sha256, hex);
-    snprintf(file, sizeof file, "blobs/%.2s/%s", hex, hex + 2);
-    ct_audit_find(report, kind, (int64_t)contribution->commit_index, file, "node %u, round %u: %s",
-                  contribution->node, contribution->round, reason);
+/* `claim` has been recomputed, with `difference` "" if it holds. */
+static enum ct_err judge(struct ct_audit *audit, const struct ct_fold_node *claim, uint32_t round,
+                         const char *difference) {
+    struct ct_audit_report *report = audit->report;
+    const struct ct_audit_watch *watch = audit->options->watch;
+    struct ct_audit_node *node = &report->nodes[claim->number - 1];
+    report->recomputed++;
+    node->recomputed++;
+    if (difference[0] != '\0') {
+        char file[160];
+        node->mismatches++;
+        ct_audit_blob_file(&claim->commit.update.sha256, file);
+        ct_audit_find(report, CT_FINDING_MISMATCH, (int64_t)claim->commit_index, file,
+                      "node %u, round %u: %s", claim->number, round, difference);
+    }
+    return watch == NULL || watch->check == NULL
+               ? CT_OK
+               : watch->check(watch->user, claim->commit_index, claim->number, round, difference);
 }
 
-static enum ct_err recompute_one(struct ct_recompute *recompute, const struct ct_replay *replay,
-                                 const struct ct_assignment *assignment,
-                                 const struct ct_claim *contribution,
-                                 struct ct_audit_report *report) {
-    struct unit *unit = NULL;
-    CT_TRY(enter_unit(recompute, assignment, &unit));
-    if (unit == NULL || !replay->theta_valid) {
-        find(report, CT_FINDING_UNAVAILABLE, contribution,
-             unit == NULL ? "an earlier round of its epoch could not be recomputed"
-                          : "the model that it starts from could not be replayed");
+static void find_unavailable(struct ct_audit *audit, const struct ct_fold_node *claim,
+                             uint32_t round, const char *reason) {
+    char file[160];
+    ct_audit_blob_file(&claim->commit.update.sha256, file);
+    ct_audit_find(audit->report, CT_FINDING_UNAVAILABLE, (int64_t)claim->commit_index, file,
+                  "node %u, round %u: %s", claim->number, round, reason);
+}
+
+/* The replay stands behind the entry of `claim`, before its round closes: θ is the base. */
+static enum ct_err recompute_one(struct ct_audit *audit, struct bench *bench,
+                                 const struct ct_replay *replay, struct unit *unit,
+                                 const struct ct_fold_node *claim) {
+    const struct ct_fold *fold = &replay->fold;
+    const struct ct_assignment *assignment = ct_assignments_find(&fold->assignments, claim->number);
+    if (assignment->reset) {
+        unit->open = true;
+        unit->next_index = assignment->index;
+    }
+    if (!unit->open || unit->next_index != assignment->index || !replay->theta_valid) {
+        unit->open = false;
+        find_unavailable(audit, claim, fold->round,
+                         replay->theta_valid
+                             ? "an earlier round of its epoch could not be recomputed"
+                             : "the model that it starts from could not be replayed");
         return CT_OK;
     }
-    const struct ct_fold *fold = &replay->fold;
+    unit->next_index++;
     const struct ct_work work = {
         .manifest = &fold->manifest,
         .chunks = &fold->chunks,
-        .windows = &recompute->windows,
-        .engine = recompute->engine,
-        .gradient = recompute->gradient,
+        .windows = &bench->windows,
+        .engine = bench->engine,
+        .gradient = bench->gradient,
         .site = ct_site_alone(),
     };
     struct ct_work_result result;
     const enum ct_err err =
         ct_work_run(&work, assignment, &fold->round_opened.assignments.sha256,
                     fold->round_opened.tokens_at_base, fold->round_opened.planned_tokens,
-                    replay->theta, &unit->state, &result);
+                    replay->theta, &bench->state, &result);
     char reason[300];
     if (err == CT_ERR_NUMERIC) {
         snprintf(reason, sizeof reason, "recomputed, the assignment fails: %s", ct_err_detail());
     } else if (err != CT_OK) {
         return err;
     } else {
-        compare(&contribution->commit, &result, reason, sizeof reason);
+        compare(&claim->commit, &result, reason, sizeof reason);
         ct_buf_deinit(&result.payload);
     }
-    report->recomputed++;
-    if (reason[0] != '\0') {
-        find(report, CT_FINDING_MISMATCH, contribution, reason);
-        /* What follows in the epoch starts from a state that nobody can know. */
-        close_unit(unit);
+    /* After a mismatch the epoch goes on from a state that nobody can know. */
+    unit->open = reason[0] == '\0';
+    return judge(audit, claim, fold->round, reason);
+}
+
+static enum ct_err recompute_unit(struct walk *walk, struct bench *bench,
+                                  const struct ct_unit *drawn) {
+    struct unit unit = {0};
+    bool more = true;
+    uint32_t done = 0;
+    CT_TRY(go_to(walk, &bench->fold, drawn->first_round));
+    const struct ct_fold *fold = &walk->replay.fold;
+    while (more && done < drawn->commits) {
+        CT_TRY(step_walk(walk, &more));
+        const struct ct_fold_node *node =
+            more && drawn->node <= fold->node_count ? &fold->nodes[drawn->node - 1] : NULL;
+        if (node != NULL && node->part == CT_PART_COMMITTED && fold->phase == CT_PHASE_COMMIT &&
+            node->commit_index + 1 == fold->entries) {
+            CT_TRY(recompute_one(walk->audit, bench, &walk->replay, &unit, node));
+            done++;
+        }
     }
     return CT_OK;
 }
 
-enum ct_err ct_recompute_round(struct ct_recompute *recompute, const struct ct_replay *replay,
-                               const struct ct_claim *contributions, size_t count,
-                               struct ct_audit_report *report) {
-    const struct ct_fold *fold = &replay->fold;
-    for (size_t i = 0; i < count; i++) {
-        const struct ct_claim *contribution = &contributions[i];
-        if (!contribution->chosen || contribution->round != fold->round) {
-            continue;
-        }
-        const struct ct_assignment *assignment =
-            ct_assignments_find(&fold->assignments, contribution->node);
-        if (assignment != NULL) {
-            CT_TRY(recompute_one(recompute, replay, assignment, contribution, report));
-        }
+enum ct_err ct_recompute_units(struct ct_audit *audit, const struct ct_unit *units,
+                               uint32_t count) {
+    struct bench bench = {0};
+    struct walk walk = {.audit = audit};
+    enum ct_err err = open_bench(&bench, audit);
+    if (err == CT_OK) {
+        tell_cost(audit, &bench, units, count);
+    } else if (err != CT_ERR_MEMORY) {
+        ct_audit_find(audit->report, CT_FINDING_UNAVAILABLE, 0, "",
+                      "no contribution can be recomputed: %s", ct_err_detail());
+        count = 0;
+        err = CT_OK;
     }
-    return CT_OK;
+    for (uint32_t i = 0; i < count && err == CT_OK; i++) {
+        ct_audit_progress(audit->report, "units recomputed", i, count);
+        err = recompute_unit(&walk, &bench, &units[i]);
+        audit->report->units += err == CT_OK;
+    }
+    ct_audit_progress(audit->report, "units recomputed", count, count);
+    end_walk(&walk);
+    close_bench(&bench);
+    return err;
 }

@@ -1,9 +1,11 @@
 # Sourced by the tests of whole runs: makes a tiny run in $work, starts and waits for its programs.
 # Everything that waits, waits for a condition and gives up after $patience seconds.
 
-patience=120
+patience=${PATIENCE:-120}
 work=$(mktemp -d "${TMPDIR:-/tmp}/cotrain-run.XXXXXX")
 pids=
+# What an audit of a URL keeps, stays here.
+export XDG_CACHE_HOME="$work/cache"
 clean() {
     for pid in $pids; do
         kill -9 "$pid" 2>/dev/null

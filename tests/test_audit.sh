@@ -40,6 +40,24 @@ done
 "$cotrain" audit "$work/run" --recompute 1 --seed 7 --json >"$work/b.json" || die "one unit again"
 cmp -s "$work/a.json" "$work/b.json" || die "the same seed gives another audit"
 
+# Shares of one draw, joined: the same as all of it; another seed, a share twice or none is refused.
+for share in 1 2; do
+    "$cotrain" audit "$work/run" --recompute $share/2 --seed 7 --json >"$work/share-$share.json" 2>/dev/null ||
+        die "share $share"
+done
+"$cotrain" audit merge "$work/share-1.json" "$work/share-2.json" --json >"$work/joined.json" || die "merge"
+jq -e --argjson all "$contributions" '.complete and .ok and .recomputed == $all and .units == .units_total and
+    all(.chance[]; .probability == 1)' "$work/joined.json" >/dev/null || die "the joined report"
+"$cotrain" audit merge "$work/share-1.json" >"$work/half.txt" && die "half of the shares is not all"
+grep -q "missing: 2" "$work/half.txt" || die "the missing share is not named"
+"$cotrain" audit merge "$work/share-1.json" "$work/share-1.json" >/dev/null 2>&1 && die "a share twice"
+jq '.seed = "8"' "$work/share-2.json" >"$work/other.json"
+"$cotrain" audit merge "$work/share-1.json" "$work/other.json" >/dev/null 2>&1 && die "another seed"
+jq '.ok = false | .failures = [{kind: "mismatch", entry: 5, file: "x", reason: "y"}] | .failure_count = 1' \
+    "$work/share-2.json" >"$work/other.json"
+"$cotrain" audit merge "$work/share-1.json" "$work/other.json" --json >"$work/joined.json" && die "a mismatch is lost"
+jq -e '.ok == false and .mismatches == 1' "$work/joined.json" >/dev/null || die "a joined mismatch"
+
 # expect_found FILE WHAT: an audit must fail and name the file.
 expect_found() {
     "$cotrain" audit "$work/run" --json >"$work/found.json" 2>"$work/found.log"

@@ -73,6 +73,7 @@ refuse '<cblas\.h>' "OpenBLAS: kernels/blas_matmul.c alone" $(except 'kernels/bl
 refuse '<mpi\.h>' "MPI: node/site.c alone" $(except 'node/site\.c')
 refuse '<microhttpd\.h>' "libmicrohttpd: coordinator/web.c alone" $(except 'coordinator/web\.c')
 refuse '<curl/' "libcurl: node/fetch.c and proto/rt/exchange.c alone" $(except 'node/fetch\.c|proto/rt/exchange\.c')
+refuse '<sqlite3\.h>' "SQLite: node/audit_sqlite.c alone" $(except 'node/audit_sqlite\.c' | grep -v '^tests/')
 refuse '<openssl/' "OpenSSL: proto/crypto.c and proto/rt/tls.c alone" $(except 'proto/crypto\.c|proto/rt/(tls|link)\.c' | grep -v '^tests/')
 refuse '<protobuf-c|cotrain\.pb-c\.h' "protobuf-c: the files of messages alone" \
     $(except 'proto/(assignments|commit|entry|envelope|manifest|merge_list|message|wire)\.[ch]' | grep -v '^tests/')

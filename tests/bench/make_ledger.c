@@ -3,7 +3,7 @@
  * finds fault), or the log alone. Nothing is synced file by file, so half a million blobs take
  * seconds.
  *
- * usage: make_ledger DIR ENTRIES [--nodes N] [--log-only] */
+ * usage: make_ledger DIR ENTRIES [--nodes N] [--log-only] [--publish N] */
 #include <cotrain/command.h>
 #include <cotrain/dataset.h>
 #include <cotrain/isa.h>
@@ -28,12 +28,13 @@
 #define EPOCH_ROUNDS    16u
 
 static const char usage[] =
-    "usage: make_ledger DIR ENTRIES [--nodes N] [--log-only]\n"
+    "usage: make_ledger DIR ENTRIES [--nodes N] [--log-only] [--publish N]\n"
     "\n"
     "Makes the run directory DIR with at least ENTRIES entries: whole rounds of N nodes (default "
     "64,\n"
     "2·N + 3 entries a round), every signature, rule, digest and aggregation of which holds.\n"
-    "--log-only makes DIR as a bare ledger of ENTRIES entries of 300 bytes; its key is DIR.pem.\n";
+    "--log-only makes DIR as a bare ledger of ENTRIES entries of 300 bytes; its key is DIR.pem.\n"
+    "--publish N signs and keeps a checkpoint every N entries (default 20000).\n";
 
 /* A blob of the open round, which the fold and the merge ask for. */
 struct kept {
@@ -43,7 +44,7 @@ struct kept {
 
 struct maker {
     const char *dir;
-    uint64_t wanted;
+    uint64_t wanted, publish;
     uint32_t nodes;
     struct ct_key *identity, *log_key;
     struct ct_key **node_keys; /* [nodes] */
@@ -126,8 +127,9 @@ static enum ct_err add(struct maker *maker, struct ct_entry *entry) {
     if (err == CT_OK) {
         err = ct_ledger_append(maker->ledger, ct_buf_bytes(&envelope), &index);
     }
-    if (err == CT_OK && (index + 1) % PUBLISH_ENTRIES == 0) {
+    if (err == CT_OK && (index + 1) % maker->publish == 0) {
         err = ct_ledger_publish(maker->ledger);
+        err = err == CT_OK ? ct_ledger_keep(maker->ledger) : err;
         fprintf(stderr, "\r%" PRIu64 " entries", index + 1);
     }
     ct_buf_deinit(&payload);
@@ -195,7 +197,8 @@ static enum ct_err make_manifest(struct maker *maker) {
         .license = "Apache-2.0",
         .provenance = "made up",
         .data_license = "CC0-1.0",
-        .model = {CT_ARCH_GPT2, 256, 8, 1, 1, 2},
+        .model =
+            {.arch = CT_ARCH_GPT2, .vocab = 256, .context = 8, .layers = 1, .heads = 1, .width = 2},
         .numerics = CT_NUMERICS_BF16_1,
         .tokenizer = "bytes",
         .rounds = (uint32_t)rounds,
@@ -420,6 +423,9 @@ static enum ct_err make_run(struct maker *maker) {
     CT_TRY(ct_key_save(maker->identity, path));
     CT_TRY(in_dir(maker, CT_RUN_LOG_KEY, path));
     CT_TRY(ct_key_save(maker->log_key, path));
+    static const char ports[] = "host 127.0.0.1\nwork 0\nhttp 0\n";
+    CT_TRY(in_dir(maker, CT_RUN_PORTS, path));
+    CT_TRY(write_file(path, (struct ct_bytes){(const uint8_t *)ports, sizeof ports - 1}));
     CT_TRY(in_dir(maker, CT_RUN_LEDGER, path));
     CT_TRY(ct_ledger_create(path, ORIGIN, maker->log_key, &maker->ledger));
     CT_TRY(open_run(maker));
@@ -441,7 +447,7 @@ static enum ct_err make_log(struct maker *maker) {
         uint64_t index;
         memcpy(entry, &i, sizeof i);
         CT_TRY(ct_ledger_append(maker->ledger, (struct ct_bytes){entry, sizeof entry}, &index));
-        if ((index + 1) % PUBLISH_ENTRIES == 0) {
+        if ((index + 1) % maker->publish == 0) {
             CT_TRY(ct_ledger_publish(maker->ledger));
         }
     }
@@ -469,21 +475,25 @@ static void release(struct maker *maker) {
 int main(int argc, char **argv) {
     static const struct option known[] = {{"nodes", required_argument, NULL, 'n'},
                                           {"log-only", no_argument, NULL, 'l'},
+                                          {"publish", required_argument, NULL, 'p'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    struct maker maker = {.nodes = 64};
+    struct maker maker = {.nodes = 64, .publish = PUBLISH_ENTRIES};
     bool log_only = false;
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (option == 'n') {
             maker.nodes = (uint32_t)strtoul(optarg, NULL, 10);
         } else if (option == 'l') {
             log_only = true;
+        } else if (option == 'p') {
+            maker.publish = strtoull(optarg, NULL, 10);
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
             return option == 'h' ? CT_EXIT_DONE : CT_EXIT_USAGE;
         }
     }
-    if (argc - optind != 2 || maker.nodes == 0 || maker.nodes > CT_NODES_MAX) {
+    if (argc - optind != 2 || maker.nodes == 0 || maker.nodes > CT_NODES_MAX ||
+        maker.publish == 0) {
         fputs(usage, stderr);
         return CT_EXIT_USAGE;
     }
