@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -55,6 +56,24 @@ enum ct_err ct_incoming_write(const char *dir, uint32_t node, uint32_t round, ui
     if (close(fd) != 0 && err == CT_OK) {
         err = fail_errno("write", path);
     }
+    return err;
+}
+
+enum ct_err ct_incoming_room(const char *dir) {
+    char path[PATH_MAX];
+    CT_TRY(ct_run_path(dir, CT_RUN_INCOMING "/room", path));
+    uint8_t *chunk = calloc(1, CT_UPLOAD_CHUNK_BYTES);
+    if (chunk == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for a chunk");
+    }
+    int fd = -1;
+    enum ct_err err = ct_disk_make_new(path, true, &fd);
+    if (err == CT_OK) {
+        err = ct_disk_write(fd, path, (struct ct_bytes){chunk, CT_UPLOAD_CHUNK_BYTES}, 0);
+        close(fd);
+        ct_disk_discard(path);
+    }
+    free(chunk);
     return err;
 }
 

@@ -21,6 +21,8 @@ CT_MUST_CHECK enum ct_err ct_incoming_check(const struct ct_run *run,
  * if it was moved before. */
 CT_MUST_CHECK enum ct_err ct_incoming_store(const struct ct_run *run,
                                             const struct ct_commit *commit, bool is_evidence);
+/* Whether a chunk can be written: CT_ERR_FULL if not. */
+CT_MUST_CHECK enum ct_err ct_incoming_room(const char *dir);
 /* Removes what rounds up to `round` left. */
 void ct_incoming_sweep(const char *dir, uint32_t round);
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FULL_RETRY_MS 1000u
+
 static void publish(struct ct_journal *journal);
 
 static void on_timer(uv_timer_t *timer) {
@@ -24,6 +26,9 @@ static void schedule(struct ct_journal *journal) {
     uint64_t due_ms = journal->last_ms == 0 || journal->queued == 0
                           ? now_ms
                           : journal->last_ms + journal->interval_ms;
+    if (journal->full) {
+        due_ms = now_ms + FULL_RETRY_MS;
+    }
     uv_timer_start(&journal->timer, on_timer, due_ms > now_ms ? due_ms - now_ms : 0, 0);
 }
 
@@ -56,15 +61,18 @@ static void on_job_done(uv_work_t *job, int status) {
     (void)status;
     struct ct_journal *journal = job->data;
     journal->running = false;
-    if (journal->err == CT_OK) {
+    enum ct_err err = journal->err;
+    journal->full = err == CT_ERR_FULL;
+    if (err == CT_OK || journal->full) {
         take_checkpoint(journal);
+        journal->keep |= journal->full && journal->keep_now;
     }
-    if (journal->err != CT_OK) {
-        journal->failed = true;
-    } else if (journal->queued > 0 || journal->cosigned.length > 0) {
+    journal->failed = journal->err != CT_OK && !journal->full;
+    if (!journal->failed &&
+        (journal->full || journal->queued > 0 || journal->cosigned.length > 0)) {
         schedule(journal);
     }
-    journal->done(journal->user, journal->err, journal->detail);
+    journal->done(journal->user, journal->failed ? journal->err : err, journal->detail);
 }
 
 static void publish(struct ct_journal *journal) {
@@ -200,12 +208,13 @@ void ct_journal_cosign(struct ct_journal *journal, struct ct_bytes note, bool wi
 }
 
 void ct_journal_hurry(struct ct_journal *journal) {
-    if (!journal->running && !journal->failed && journal->queued > 0) {
+    if (!journal->running && !journal->failed && (journal->queued > 0 || journal->full)) {
         uv_timer_stop(&journal->timer);
         publish(journal);
     }
 }
 
 bool ct_journal_idle(const struct ct_journal *journal) {
-    return !journal->running && journal->queued == 0 && journal->cosigned.length == 0;
+    return !journal->running && journal->queued == 0 && journal->cosigned.length == 0 &&
+           !journal->full;
 }

@@ -2,7 +2,8 @@
  * published together by a job, at most once in a checkpoint time (protocol.md section 7).
  *
  * J1  Nothing leaves the process that depends on an entry before ct_journal_published covers it.
- * J2  The ledger is touched by the job alone while one runs, by the loop otherwise. */
+ * J2  The ledger is touched by the job alone while one runs, by the loop otherwise.
+ * J3  On a full disk nothing is published, entries wait, and publishing is tried again. */
 #ifndef COORDINATOR_JOURNAL_H
 #define COORDINATOR_JOURNAL_H
 
@@ -18,6 +19,7 @@ struct ct_journal {
     uint32_t interval_ms;
     uint64_t last_ms; /* begin of the last publication, loop time; 0: none */
     bool running, keep, keep_now, failed, stopped;
+    bool full; /* the last publication found no room; it is tried again */
     enum ct_err err;
     char detail[512];
     uint32_t queued, capacity;
@@ -27,7 +29,8 @@ struct ct_journal {
     struct ct_buf cosigned; /* a note that the next job puts in the plain one's place; or empty */
     bool witnessed, witnessed_now;
     struct ct_buf cosigned_now; /* the running job's */
-    /* After every publication, and once with an error, after which the journal is dead. */
+    /* After every publication; with CT_ERR_FULL as long as the disk has no room; and once with
+     * another error, after which the journal is dead. */
     void (*done)(void *user, enum ct_err err, const char *detail);
     void *user;
 };

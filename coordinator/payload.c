@@ -4,6 +4,7 @@
 #include "serve.h"
 
 #include <cotrain/assert.h>
+#include <cotrain/log.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,17 @@ static void refuse_upload(struct ct_member *member, const char *text) {
     ct_intake_send(member, &wire);
 }
 
+/* What lay here after a power cut is not what was sent: that is no fault of the node's. */
+static void start_over(struct ct_seat *seat, struct ct_contribution *contribution) {
+    ct_log(CT_LOG_WARN, "payload",
+           "node %u's upload of round %u did not survive a restart whole; it is asked for again",
+           contribution->node, contribution->round);
+    contribution->resumed = false;
+    contribution->uploaded_bytes = 0;
+    contribution->upload = CT_UPLOAD_OPEN;
+    tell_uploaded(seat, contribution);
+}
+
 static void on_checked(struct ct_serve *serve, struct ct_seat *seat,
                        struct ct_contribution *contribution, const struct payload_job *job) {
     switch (job->err) {
@@ -61,6 +73,11 @@ static void on_checked(struct ct_serve *serve, struct ct_seat *seat,
         contribution->upload = CT_UPLOAD_GOOD;
         break;
     case CT_ERR_DIGEST:
+        if (contribution->resumed) {
+            start_over(seat, contribution);
+            return;
+        }
+        __attribute__((fallthrough));
     case CT_ERR_FORMAT:
         if (seat->member == NULL) {
             ct_refusals_log(&serve->refusals, ct_serve_now_ms(), "%s", job->detail);
@@ -72,7 +89,8 @@ static void on_checked(struct ct_serve *serve, struct ct_seat *seat,
         }
         return;
     default:
-        ct_serve_fail(serve, job->err, job->detail);
+        contribution->upload = CT_UPLOAD_OPEN;
+        ct_serve_trouble(serve, job->err, job->detail);
         return;
     }
     tell_uploaded(seat, contribution);
@@ -120,7 +138,8 @@ static enum ct_err settle(struct ct_serve *serve, struct ct_contribution *contri
 static void on_stored(struct ct_serve *serve, struct ct_contribution *contribution,
                       const struct payload_job *job) {
     if (job->err != CT_OK) {
-        ct_serve_fail(serve, job->err, job->detail);
+        contribution->upload = contribution->has_body ? CT_UPLOAD_GOOD : CT_UPLOAD_BAD;
+        ct_serve_trouble(serve, job->err, job->detail);
         return;
     }
     const struct ct_fold *fold = &serve->run.replay.fold;
@@ -180,7 +199,7 @@ static void start_job(struct ct_serve *serve, struct ct_seat *seat,
 
 void ct_payload_advance(struct ct_serve *serve) {
     const struct ct_fold *fold = &serve->run.replay.fold;
-    if (serve->stopping || serve->merge.running ||
+    if (serve->stopping || serve->merge.running || serve->full ||
         (fold->phase != CT_PHASE_COMMIT && fold->phase != CT_PHASE_UPLOAD)) {
         return;
     }
@@ -224,6 +243,9 @@ void ct_payload_upload(struct ct_serve *serve, struct ct_member *member,
         refuse_upload(member, "a payload of a round that is closed");
         return;
     }
+    if (contribution->ask_again) {
+        return; /* chunks that follow the one there was no room for */
+    }
     struct ct_bytes data = wire->body.upload.data;
     if (data.length == 0) {
         tell_uploaded(member->seat, contribution);
@@ -237,14 +259,31 @@ void ct_payload_upload(struct ct_serve *serve, struct ct_member *member,
         refuse_upload(member, "more bytes than were committed");
         return;
     }
-    if (ct_incoming_write(serve->run.dir, contribution->node, round, contribution->uploaded_bytes,
-                          data) != CT_OK) {
-        ct_serve_fail(serve, CT_ERR_IO, ct_err_detail());
+    enum ct_err err = ct_incoming_write(serve->run.dir, contribution->node, round,
+                                        contribution->uploaded_bytes, data);
+    if (err != CT_OK) {
+        contribution->ask_again = err == CT_ERR_FULL;
+        ct_serve_trouble(serve, err, ct_err_detail());
         return;
     }
     contribution->uploaded_bytes += data.length;
     if (contribution->uploaded_bytes < contribution->commit.update.length) {
         tell_uploaded(member->seat, contribution);
+    }
+}
+
+void ct_payload_ask_again(struct ct_serve *serve) {
+    for (uint32_t i = 0; i < serve->roster.seat_count; i++) {
+        struct ct_seat *seat = &serve->roster.seats[i];
+        for (int j = 0; j < 2; j++) {
+            if (seat->contributions[j].ask_again) {
+                seat->contributions[j].ask_again = false;
+                /* It asks where to go on. */
+                if (seat->member != NULL) {
+                    refuse_upload(seat->member, "the disk was full: go on where the upload stands");
+                }
+            }
+        }
     }
 }
 
@@ -264,6 +303,7 @@ static enum ct_err resume_one(struct ct_serve *serve, const struct ct_fold_node 
     }
     CT_TRY(ct_incoming_length(serve->run.dir, node->number, contribution->round,
                               &contribution->uploaded_bytes));
+    contribution->resumed = contribution->uploaded_bytes > 0;
     if (contribution->uploaded_bytes == 0 &&
         ct_blobs_have(&serve->run.blobs, &contribution->commit.update)) {
         contribution->uploaded_bytes = contribution->commit.update.length;

@@ -168,6 +168,18 @@ void ct_report_finished(struct ct_serve *serve) {
     fflush(stdout);
 }
 
+void ct_report_disk(struct ct_serve *serve, const char *detail) {
+    if (serve->options.json) {
+        print_json(json_pack("{s:s, s:s}", "event", detail != NULL ? "disk_full" : "disk_room",
+                             "detail", detail != NULL ? detail : ""));
+        return;
+    }
+    printf(detail != NULL ? "the disk is full, waiting for room: %s\n"
+                          : "the disk has room again%s\n",
+           detail != NULL ? detail : "");
+    fflush(stdout);
+}
+
 static const char *phase_word(enum ct_phase phase) {
     static const char *const words[] = {"empty", "waiting for nodes", "training", "uploading",
                                         "finished"};
@@ -266,14 +278,15 @@ void ct_report_show(struct ct_serve *serve) {
     struct ct_buf page;
     ct_buf_init(&page, 16384);
     json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:I, s:o}", "run",
-        run, "name", fold->manifest.name, "ticket", ticket, "origin", fold->opened.origin,
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:I, s:b, s:o}",
+        "run", run, "name", fold->manifest.name, "ticket", ticket, "origin", fold->opened.origin,
         "verifier_key", vkey, "phase", phase_word(fold->phase), "round", (json_int_t)fold->round,
         "rounds", (json_int_t)fold->manifest.rounds, "remaining_ms",
         (json_int_t)ct_round_remaining_ms(&serve->round, ct_serve_now_ms()), "entries",
         (json_int_t)serve->journal.published, "tokens", (json_int_t)fold->tokens, "loss",
         serve->tally.loss, "tokens_per_s", serve->tally.tokens_per_s, "model_sha256", model,
-        "refusals", (json_int_t)serve->refusals.count, "nodes", nodes_json(serve));
+        "refusals", (json_int_t)serve->refusals.count, "disk_full", serve->full, "nodes",
+        nodes_json(serve));
     char *text = root == NULL ? NULL : json_dumps(root, 0);
     if (text != NULL && make_page(serve, ticket, vkey, &page)) {
         ct_web_show(serve->web, (const char *)page.data, text);

@@ -56,6 +56,8 @@ struct ct_contribution {
     enum ct_upload upload;
     uint64_t uploaded_bytes;
     bool has_body, is_evidence; /* is_evidence: not what was committed, never enters the store */
+    bool resumed;   /* bytes are from before a restart: a power cut may have spoiled them */
+    bool ask_again; /* for a chunk that there was no room for */
     struct ct_hash body;
 };
 

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,6 +175,32 @@ static enum ct_err fold_all(struct ct_run *run, struct ct_ledger *ledger, uint64
     return err;
 }
 
+/* Of what a power cut left behind the last checkpoint some may have the length of an entry and not
+ * its bytes. Nobody was told of it: it goes, with what follows. */
+static enum ct_err drop_torn_entries(struct ct_run *run) {
+    const struct ct_hash key = ct_key_public(run->identity);
+    const uint64_t size = ct_ledger_size(run->ledger);
+    struct ct_buf entry;
+    ct_buf_init(&entry, CT_ENTRY_BYTES_MAX);
+    enum ct_err err = CT_OK;
+    for (uint64_t i = ct_ledger_published(run->ledger); i < size && err == CT_OK; i++) {
+        struct ct_envelope envelope;
+        err = ct_ledger_read(run->ledger, i, &entry);
+        if (err == CT_OK && (ct_envelope_open(ct_buf_bytes(&entry), &envelope) != CT_OK ||
+                             ct_envelope_verify(&envelope, &key) != CT_OK)) {
+            ct_log(CT_LOG_WARN, "run",
+                   "entry %" PRIu64
+                   " was torn before it was published, by a power cut it seems: it "
+                   "is dropped, with %" PRIu64 " behind it",
+                   i, size - i - 1);
+            err = ct_ledger_cut(run->ledger, i);
+            break;
+        }
+    }
+    ct_buf_deinit(&entry);
+    return err;
+}
+
 static enum ct_err check_identity(const struct ct_run *run, const char *origin) {
     const struct ct_run_opened *opened = &run->replay.fold.opened;
     struct ct_hash identity = ct_key_public(run->identity), log_key = ct_key_public(run->log_key);
@@ -235,6 +262,9 @@ enum ct_err ct_run_open(const char *dir, ct_run_entry each, void *user, struct c
     }
     if (err == CT_OK) {
         err = ct_ledger_open(path, origin, out->log_key, &out->ledger);
+    }
+    if (err == CT_OK) {
+        err = drop_torn_entries(out);
     }
     uint64_t count = err == CT_OK ? ct_ledger_size(out->ledger) : 0;
     if (err == CT_OK) {

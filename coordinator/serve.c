@@ -37,6 +37,39 @@ void ct_serve_fail(struct ct_serve *serve, enum ct_err err, const char *detail) 
     stop(serve);
 }
 
+void ct_serve_full(struct ct_serve *serve, const char *detail) {
+    if (!serve->full) {
+        serve->full = true;
+        ct_log(CT_LOG_ERROR, "serve", "the disk is full, waiting for room: %s", detail);
+        ct_report_disk(serve, detail);
+    }
+}
+
+void ct_serve_trouble(struct ct_serve *serve, enum ct_err err, const char *detail) {
+    if (err == CT_ERR_FULL && !serve->stopping) {
+        ct_serve_full(serve, detail);
+    } else {
+        ct_serve_fail(serve, err, detail);
+    }
+}
+
+/* Whatever found no room is tried once more; a journal that waits does so by itself. */
+static void try_again(struct ct_serve *serve) {
+    if (!serve->full || serve->journal.full || serve->journal.running) {
+        return;
+    }
+    enum ct_err err = ct_incoming_room(serve->run.dir);
+    if (err == CT_OK) {
+        serve->full = false;
+        err = ct_turn_again(serve);
+    }
+    if (err != CT_OK) {
+        ct_serve_trouble(serve, err, ct_err_detail());
+        return;
+    }
+    ct_payload_ask_again(serve);
+}
+
 static void on_deadline(uv_timer_t *timer) {
     ct_serve_advance(timer->data);
 }
@@ -63,9 +96,10 @@ void ct_serve_advance(struct ct_serve *serve) {
     }
     for (;;) {
         ct_payload_advance(serve);
-        if (serve->stopping || serve->merge.running) {
+        if (serve->stopping || serve->merge.running || serve->full) {
             return;
         }
+        const struct ct_round before = serve->round;
         struct ct_round_facts facts = ct_turn_facts(serve);
         enum ct_round_action action = ct_round_step(&serve->round, &facts, ct_serve_now_ms());
         if (action == CT_ROUND_NONE) {
@@ -73,7 +107,8 @@ void ct_serve_advance(struct ct_serve *serve) {
         }
         enum ct_err err = ct_turn_do(serve, action);
         if (err != CT_OK) {
-            ct_serve_fail(serve, err, ct_err_detail());
+            serve->round = before;
+            ct_serve_trouble(serve, err, ct_err_detail());
             return;
         }
     }
@@ -154,9 +189,11 @@ static enum ct_err ask_witnesses(struct ct_serve *serve) {
 static void on_published(void *user, enum ct_err err, const char *detail) {
     struct ct_serve *serve = user;
     if (err != CT_OK) {
-        ct_serve_fail(serve, err, detail);
-        close_rest(serve);
-        return;
+        ct_serve_trouble(serve, err, detail);
+        if (serve->stopping) {
+            close_rest(serve);
+            return;
+        }
     }
     if (!serve->stopping) {
         offer_checkpoint(serve);
@@ -196,8 +233,16 @@ static void on_tick(uv_timer_t *timer) {
             break;
         }
     }
-    ct_report_show(serve);
+    bool was_full = serve->full;
+    try_again(serve);
     ct_serve_advance(serve);
+    if (was_full && !serve->full && !serve->stopping) {
+        ct_log(CT_LOG_INFO, "serve", "the disk has room again");
+        ct_report_disk(serve, NULL);
+    }
+    if (!serve->stopping) {
+        ct_report_show(serve);
+    }
 }
 
 static void on_opened(void *user, struct ct_link *link, const struct ct_hash *peer_key) {

@@ -8,7 +8,9 @@
  *   report.c    what people see
  *
  * V1  While the merge job runs no entry is appended: the job reads the fold.
- * V2  A contribution with a job is not touched but by that job's end. */
+ * V2  A contribution with a job is not touched but by that job's end.
+ * V3  On a full disk nothing is acknowledged and nothing new begins; what could not be written is
+ *     tried again every second (ct_serve_full), until there is room. */
 #ifndef COORDINATOR_SERVE_H
 #define COORDINATOR_SERVE_H
 
@@ -79,6 +81,7 @@ struct ct_serve {
     uint64_t closed_index; /* of the open round's commits_closed; 0: not written */
     uint64_t finished_ms;  /* 0: not yet */
     uint32_t jobs;         /* upload jobs that run */
+    bool full;             /* the disk had no room: V3 */
     bool stopping, closed;
     enum ct_err err;
     char detail[512];
@@ -91,6 +94,10 @@ CT_MUST_CHECK enum ct_err ct_serve_run(const struct ct_serve_options *options);
 uint64_t ct_serve_now_ms(void);
 /* Stops the coordinator with an error. */
 void ct_serve_fail(struct ct_serve *serve, enum ct_err err, const char *detail);
+/* Something found no room on the disk and changed nothing: waits for room. */
+void ct_serve_full(struct ct_serve *serve, const char *detail);
+/* The same by the code: CT_ERR_FULL waits, all else stops. */
+void ct_serve_trouble(struct ct_serve *serve, enum ct_err err, const char *detail);
 /* Does what is due, whatever just happened. */
 void ct_serve_advance(struct ct_serve *serve);
 
@@ -109,16 +116,23 @@ void ct_payload_upload(struct ct_serve *serve, struct ct_member *member,
 void ct_payload_advance(struct ct_serve *serve);
 /* After a restart: what lies in incoming and in the store. */
 CT_MUST_CHECK enum ct_err ct_payload_resume(struct ct_serve *serve);
+/* Answers the chunks for which there was no room, so that they are sent again. */
+void ct_payload_ask_again(struct ct_serve *serve);
 
 /* turn.c */
 struct ct_round_facts ct_turn_facts(const struct ct_serve *serve);
+/* CT_ERR_FULL: not done, to be asked for again. */
 CT_MUST_CHECK enum ct_err ct_turn_do(struct ct_serve *serve, enum ct_round_action action);
+/* Starts the merge again that found no room. */
+CT_MUST_CHECK enum ct_err ct_turn_again(struct ct_serve *serve);
 
 /* progress.c */
 void ct_report_serving(struct ct_serve *serve);
 void ct_report_round_opened(struct ct_serve *serve);
 void ct_report_round_closed(struct ct_serve *serve);
 void ct_report_finished(struct ct_serve *serve);
+/* The disk is full, or (detail NULL) has room again. */
+void ct_report_disk(struct ct_serve *serve, const char *detail);
 /* Swaps the status page's object. */
 void ct_report_show(struct ct_serve *serve);
 

@@ -222,7 +222,8 @@ static void on_merged(uv_work_t *work, int status) {
     struct ct_serve *serve = work->data;
     serve->merge.running = false;
     if (serve->merge.err != CT_OK) {
-        ct_serve_fail(serve, serve->merge.err, serve->merge.detail);
+        ct_serve_trouble(serve, serve->merge.err, serve->merge.detail);
+        ct_serve_advance(serve);
         return;
     }
     serve->merge.done = true;
@@ -247,6 +248,12 @@ static enum ct_err start_merge(struct ct_serve *serve) {
     }
     job->running = true;
     return CT_OK;
+}
+
+enum ct_err ct_turn_again(struct ct_serve *serve) {
+    bool due =
+        serve->round.state == CT_ROUND_MERGING && !serve->merge.running && !serve->merge.done;
+    return due ? start_merge(serve) : CT_OK;
 }
 
 /* What was refused in the round and has no entry yet. */
