@@ -1,4 +1,6 @@
-/* What ledger.c, ledger_tree.c and ledger_tiles.c share. */
+/* What the files of the ledger share: ledger.c writes, ledger_open.c opens and checks,
+ * ledger_read.c reads what is no longer in memory, ledger_tiles.c has the tiles, ledger_tree.c the
+ * newest hashes. */
 #ifndef PROTO_LEDGER_PARTS_H
 #define PROTO_LEDGER_PARTS_H
 
@@ -7,24 +9,42 @@
 /* 256^8 entries are more than 64 bits count, so there are eight levels of tiles. */
 #define CT_TREE_LEVELS 8
 
-/* The hashes of all full tiles' rows, in memory: level l holds floor(size / 256^l) of them. */
+/* The right edge of the tree: of the floor(size / 256^l) hashes of level l those from `first` on,
+ * which begins a tile. What lies before is in tiles on disk. */
 struct ct_tree {
     uint64_t size;
     struct ct_tree_level {
-        struct ct_hash *hashes;
-        uint64_t count, capacity;
+        struct ct_hash *hashes; /* of nodes first … count − 1 */
+        uint64_t first, count, capacity;
     } levels[CT_TREE_LEVELS];
 };
 
 void ct_tree_deinit(struct ct_tree *tree);
 /* CT_ERR_MEMORY: the tree is as before. */
 CT_MUST_CHECK enum ct_err ct_tree_append(struct ct_tree *tree, const struct ct_hash *leaf);
-/* Forgets leaves from `size` on. */
+/* Drops leaves from `size` on; that tile is still in memory. */
 void ct_tree_cut(struct ct_tree *tree, uint64_t size);
-/* The root of the first `size` leaves. */
-struct ct_hash ct_tree_root(const struct ct_tree *tree, uint64_t size);
-/* A ct_subtree_hash; user is a struct ct_tree. */
-enum ct_err ct_tree_subtree(void *user, uint32_t level, uint64_t index, struct ct_hash *out);
+/* Forgets tiles that are full at this size. */
+void ct_tree_forget(struct ct_tree *tree, uint64_t size);
+/* The tree of `size` leaves whose right edge is rows[l][(size >> 8 l) mod 256]. */
+CT_MUST_CHECK enum ct_err ct_tree_load(struct ct_tree *tree, uint64_t size,
+                                       struct ct_hash rows[CT_TREE_LEVELS][CT_TILE_WIDTH]);
+/* The hash over 2^height (at most 2^8) of them. */
+struct ct_hash ct_tree_fold(const struct ct_hash *hashes, uint32_t height);
+
+/* A full tile and a full entry bundle as last read from the disk, held to the tree. */
+struct ct_tile_memory {
+    bool valid;
+    uint64_t index;
+    struct ct_hash hashes[CT_TILE_WIDTH];
+};
+struct ct_bundle_memory {
+    bool valid;
+    uint64_t index;
+    uint32_t count;
+    size_t at[CT_TILE_WIDTH + 1]; /* where entry i begins behind its length, and the end + 2 */
+    struct ct_buf bytes;
+};
 
 /* Directories by their path below DIR, "" for DIR itself; the oldest make room for new ones. */
 #define CT_DIR_SET_MAX 32
@@ -32,6 +52,11 @@ struct ct_dir_set {
     uint32_t count, next;
     char paths[CT_DIR_SET_MAX][CT_TILE_PATH_MAX];
 };
+
+#define CT_LEDGER_ENTRIES    "entries"
+#define CT_LEDGER_CHECKPOINT "checkpoint"
+#define CT_LEDGER_KEPT       "checkpoints"
+#define CT_LEDGER_TEMPORARY  "checkpoint.tmp"
 
 #define CT_LEDGER_DIR_MAX  3800
 #define CT_LEDGER_PATH_MAX (CT_LEDGER_DIR_MAX + 200)
@@ -44,30 +69,59 @@ struct ct_ledger {
     bool failed;
     struct ct_tree tree;
     uint64_t published;
-    uint64_t *offsets; /* of entry i in DIR/entries, and where entry `size` would start */
+    uint64_t first; /* entry of the first offset: the tile of the checkpoint's end begins there */
+    uint64_t *offsets; /* of entries `first` … in DIR/entries, and where entry `size` would start */
     uint64_t offsets_capacity;
     uint64_t stored;         /* bytes of DIR/entries that are there and synced */
     struct ct_buf pending;   /* bytes behind those */
     struct ct_buf note;      /* the newest checkpoint */
     struct ct_dir_set known; /* made, and their names synced, since the ledger was opened */
     struct ct_dir_set dirty; /* holding names that are not synced yet */
+    struct ct_tile_memory rows[CT_TREE_LEVELS];
+    struct ct_bundle_memory bundle;
 };
 
 /* DIR/name, or DIR for "". */
 void ct_ledger_path(const struct ct_ledger *ledger, const char *name, char out[CT_LEDGER_PATH_MAX]);
 
+/* One without content. */
+CT_MUST_CHECK enum ct_err ct_ledger_new(const char *dir, const char *origin,
+                                        const struct ct_key *log_key, struct ct_ledger **out);
+/* Opens a note of this log; without a key its signature is not looked at. */
+CT_MUST_CHECK enum ct_err ct_ledger_open_note(const struct ct_ledger *ledger, struct ct_bytes note,
+                                              struct ct_checkpoint *out);
+/* Room for one more offset; after this the first is there. */
+CT_MUST_CHECK enum ct_err ct_ledger_reserve(struct ct_ledger *ledger);
 /* Reads stored bytes of DIR/entries. */
 CT_MUST_CHECK enum ct_err ct_ledger_bytes(const struct ct_ledger *ledger, uint64_t from,
                                           uint64_t to, struct ct_buf *out);
+
+/* Where an entry from `first` on begins in DIR/entries, or would begin. */
+static inline uint64_t ct_ledger_offset(const struct ct_ledger *ledger, uint64_t index) {
+    return ledger->offsets[index - ledger->first];
+}
+/* Takes an entry into tree and offsets; its bytes are the caller's to keep. */
+CT_MUST_CHECK enum ct_err ct_ledger_take(struct ct_ledger *ledger, struct ct_bytes entry);
+/* Forgets hashes and offsets that tiles have at this size, which is published. */
+void ct_ledger_forget(struct ct_ledger *ledger, uint64_t size);
+/* A ct_subtree_hash; user is a struct ct_ledger. */
+enum ct_err ct_ledger_subtree(void *user, uint32_t level, uint64_t index, struct ct_hash *out);
 
 /* Makes durable all tiles that size `to` has and size `from` has not; the entries are stored. */
 CT_MUST_CHECK enum ct_err ct_tiles_write(struct ct_ledger *ledger, uint64_t from, uint64_t to);
 /* Removes partial tiles that full ones replaced between two published sizes. What cannot be removed
  * now is removed at the next opening. */
 void ct_tiles_prune(struct ct_ledger *ledger, uint64_t from, uint64_t to);
-/* Holds all tiles to the entries: writes what is missing or damaged, removes what no published
- * checkpoint implies. The partial tiles of the `kept_count` sizes are among the implied. */
-CT_MUST_CHECK enum ct_err ct_tiles_repair(struct ct_ledger *ledger, const uint64_t *kept,
-                                          uint32_t kept_count);
+/* Writes a tile or bundle unless it is there with these bytes. */
+CT_MUST_CHECK enum ct_err ct_tiles_hold(struct ct_ledger *ledger, int level, uint64_t index,
+                                        uint32_t width, struct ct_bytes bytes);
+/* Holds the last tile of each level to the tree: writes what is missing or damaged, removes what no
+ * published checkpoint implies and what full tiles replaced. The partial tiles of the `kept_count`
+ * sizes are among the implied.
+ */
+CT_MUST_CHECK enum ct_err ct_tiles_settle(struct ct_ledger *ledger, const uint64_t *kept,
+                                          uint64_t kept_count);
+/* Whether all full tiles are there with sizes that they can have; the bytes of the full bundles. */
+bool ct_tiles_there(const struct ct_ledger *ledger, uint64_t size, uint64_t *out_bundle_bytes);
 
 #endif

@@ -77,20 +77,21 @@ static enum ct_err make_dirs(struct ct_ledger *ledger, const char *tile) {
     return mark_dirty(ledger, parent);
 }
 
-/* What a tile holds. The span lives as long as `scratch` and the tree stay as they are. */
+/* What a tile holds that is still in memory. The span lives as long as `scratch` and the tree stay
+ * as they are. */
 static enum ct_err content(const struct ct_ledger *ledger, int level, uint64_t index,
                            uint32_t width, struct ct_buf *scratch, struct ct_bytes *out) {
     uint64_t first = index * CT_TILE_WIDTH;
     if (level < 0) {
         ct_buf_clear(scratch);
-        CT_TRY(ct_ledger_bytes(ledger, ledger->offsets[first], ledger->offsets[first + width],
-                               scratch));
+        CT_TRY(ct_ledger_bytes(ledger, ct_ledger_offset(ledger, first),
+                               ct_ledger_offset(ledger, first + width), scratch));
         *out = ct_buf_bytes(scratch);
         return CT_OK;
     }
     const struct ct_tree_level *row = &ledger->tree.levels[level];
-    CT_ASSERT(first + width <= row->count);
-    *out = (struct ct_bytes){row->hashes[first].bytes, width * sizeof row->hashes[0]};
+    CT_ASSERT(first >= row->first && first + width <= row->count);
+    *out = (struct ct_bytes){row->hashes[first - row->first].bytes, width * sizeof row->hashes[0]};
     return CT_OK;
 }
 
@@ -99,12 +100,10 @@ static void scratch_init(struct ct_buf *scratch) {
 }
 
 static enum ct_err write_tile(struct ct_ledger *ledger, int level, uint64_t index, uint32_t width,
-                              struct ct_buf *scratch) {
+                              struct ct_bytes bytes) {
     char tile[CT_TILE_PATH_MAX];
     ct_tile_path(level, index, width, tile);
     CT_TRY(make_dirs(ledger, tile));
-    struct ct_bytes bytes;
-    CT_TRY(content(ledger, level, index, width, scratch, &bytes));
     char path[CT_LEDGER_PATH_MAX];
     char temporary[CT_LEDGER_PATH_MAX];
     ct_ledger_path(ledger, tile, path);
@@ -118,7 +117,9 @@ static enum ct_err write_level(struct ct_ledger *ledger, int level, uint64_t fro
         uint32_t width =
             index < to / CT_TILE_WIDTH ? CT_TILE_WIDTH : (uint32_t)(to % CT_TILE_WIDTH);
         if (width > 0) {
-            CT_TRY(write_tile(ledger, level, index, width, scratch));
+            struct ct_bytes bytes;
+            CT_TRY(content(ledger, level, index, width, scratch, &bytes));
+            CT_TRY(write_tile(ledger, level, index, width, bytes));
         }
     }
     return CT_OK;
@@ -202,24 +203,24 @@ void ct_tiles_prune(struct ct_ledger *ledger, uint64_t from, uint64_t to) {
     }
 }
 
-/* Writes the tile unless it is there with the right bytes. */
-static enum ct_err hold(struct ct_ledger *ledger, int level, uint64_t index, uint32_t width,
-                        struct ct_buf *scratch, struct ct_buf *found) {
+enum ct_err ct_tiles_hold(struct ct_ledger *ledger, int level, uint64_t index, uint32_t width,
+                          struct ct_bytes bytes) {
     char tile[CT_TILE_PATH_MAX];
     char path[CT_LEDGER_PATH_MAX];
-    struct ct_bytes bytes;
     ct_tile_path(level, index, width, tile);
     ct_ledger_path(ledger, tile, path);
-    CT_TRY(content(ledger, level, index, width, scratch, &bytes));
-    ct_buf_clear(found);
-    enum ct_err err = ct_file_read(path, found);
-    if (err == CT_OK && found->length == bytes.length &&
-        memcmp(found->data, bytes.data, bytes.length) == 0) {
+    struct ct_buf found;
+    scratch_init(&found);
+    enum ct_err err = ct_file_read(path, &found);
+    const bool right = err == CT_OK && found.length == bytes.length &&
+                       memcmp(found.data, bytes.data, bytes.length) == 0;
+    ct_buf_deinit(&found);
+    if (right) {
         return CT_OK;
     }
     ct_log(CT_LOG_WARN, "ledger", "%s is %s and is written again", path,
            err == CT_ERR_NOT_FOUND ? "missing" : "damaged");
-    return write_tile(ledger, level, index, width, scratch);
+    return write_tile(ledger, level, index, width, bytes);
 }
 
 static enum ct_err remove_full(struct ct_ledger *ledger, int level, uint64_t index) {
@@ -230,25 +231,27 @@ static enum ct_err remove_full(struct ct_ledger *ledger, int level, uint64_t ind
     return ct_disk_remove(path);
 }
 
-static enum ct_err repair_level(struct ct_ledger *ledger, int level, const uint64_t *kept,
-                                uint32_t kept_count, struct ct_buf *scratch, struct ct_buf *found) {
+static enum ct_err settle_level(struct ct_ledger *ledger, int level, const uint64_t *kept,
+                                uint64_t kept_count, struct ct_buf *scratch) {
     uint64_t published = nodes_at(level, ledger->published);
     uint64_t last = published / CT_TILE_WIDTH;
     uint32_t width = (uint32_t)(published % CT_TILE_WIDTH);
+    /* What could not be removed when full tiles replaced it. */
     for (uint64_t index = 0; index < last; index++) {
-        CT_TRY(hold(ledger, level, index, CT_TILE_WIDTH, scratch, found));
         CT_TRY(remove_partials(ledger, level, index, 0, NULL));
     }
     bool implied[CT_TILE_WIDTH] = {false};
     CT_TRY(remove_partials(ledger, level, last, width, implied));
     implied[width] = true;
-    for (uint32_t i = 0; i < kept_count; i++) {
+    for (uint64_t i = 0; i < kept_count; i++) {
         uint64_t nodes = nodes_at(level, kept[i]);
         implied[nodes % CT_TILE_WIDTH] |= nodes / CT_TILE_WIDTH == last;
     }
     for (uint32_t i = 1; i <= width; i++) {
         if (implied[i]) {
-            CT_TRY(hold(ledger, level, last, i, scratch, found));
+            struct ct_bytes bytes;
+            CT_TRY(content(ledger, level, last, i, scratch, &bytes));
+            CT_TRY(ct_tiles_hold(ledger, level, last, i, bytes));
         }
     }
     /* What an interrupted publication wrote ahead of its checkpoint. */
@@ -261,19 +264,35 @@ static enum ct_err repair_level(struct ct_ledger *ledger, int level, const uint6
     return CT_OK;
 }
 
-enum ct_err ct_tiles_repair(struct ct_ledger *ledger, const uint64_t *kept, uint32_t kept_count) {
+enum ct_err ct_tiles_settle(struct ct_ledger *ledger, const uint64_t *kept, uint64_t kept_count) {
     char temporary[CT_LEDGER_PATH_MAX];
     ct_ledger_path(ledger, TEMPORARY, temporary);
     CT_TRY(ct_disk_remove(temporary));
     struct ct_buf scratch;
-    struct ct_buf found;
     scratch_init(&scratch);
-    scratch_init(&found);
     enum ct_err err = CT_OK;
     for (int level = -1; level < CT_TREE_LEVELS && err == CT_OK; level++) {
-        err = repair_level(ledger, level, kept, kept_count, &scratch, &found);
+        err = settle_level(ledger, level, kept, kept_count, &scratch);
     }
-    ct_buf_deinit(&found);
     ct_buf_deinit(&scratch);
     return err == CT_OK ? sync_dirs(ledger) : err;
+}
+
+bool ct_tiles_there(const struct ct_ledger *ledger, uint64_t size, uint64_t *out_bundle_bytes) {
+    *out_bundle_bytes = 0;
+    for (int level = -1; level < CT_TREE_LEVELS; level++) {
+        for (uint64_t index = 0; index < nodes_at(level, size) / CT_TILE_WIDTH; index++) {
+            char tile[CT_TILE_PATH_MAX];
+            char path[CT_LEDGER_PATH_MAX];
+            struct stat status;
+            ct_tile_path(level, index, CT_TILE_WIDTH, tile);
+            ct_ledger_path(ledger, tile, path);
+            if (stat(path, &status) != 0 || !S_ISREG(status.st_mode) ||
+                (level >= 0 && status.st_size != CT_TILE_WIDTH * sizeof(struct ct_hash))) {
+                return false;
+            }
+            *out_bundle_bytes += level < 0 ? (uint64_t)status.st_size : 0;
+        }
+    }
+    return true;
 }

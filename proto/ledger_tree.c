@@ -1,5 +1,5 @@
-/* The tree in memory, one array of hashes per tile level: 32 bytes an entry and 1/255 of that
- * above. Levels between are folded when they are asked for, from at most 128 hashes. */
+/* The newest hashes of the tree, one array per tile level: from the tile that the checkpoint ends
+ * in to the end, so a few kilobytes whatever the tree's size. */
 #include "ledger_parts.h"
 
 #include <cotrain/assert.h>
@@ -15,7 +15,7 @@ void ct_tree_deinit(struct ct_tree *tree) {
 }
 
 static enum ct_err reserve_one(struct ct_tree_level *level) {
-    if (level->count < level->capacity) {
+    if (level->count - level->first < level->capacity) {
         return CT_OK;
     }
     uint64_t capacity = level->capacity == 0 ? 256 : level->capacity * 2;
@@ -29,8 +29,7 @@ static enum ct_err reserve_one(struct ct_tree_level *level) {
     return CT_OK;
 }
 
-/* Folds 2^height hashes into their root. */
-static struct ct_hash fold(const struct ct_hash *hashes, uint32_t height) {
+struct ct_hash ct_tree_fold(const struct ct_hash *hashes, uint32_t height) {
     struct ct_hash row[128];
     if (height == 0) {
         return hashes[0];
@@ -55,12 +54,12 @@ enum ct_err ct_tree_append(struct ct_tree *tree, const struct ct_hash *leaf) {
     struct ct_hash hash = *leaf;
     for (size_t i = 0; i < CT_TREE_LEVELS; i++) {
         struct ct_tree_level *level = &tree->levels[i];
-        level->hashes[level->count] = hash;
+        level->hashes[level->count - level->first] = hash;
         level->count++;
         if (level->count % CT_TILE_WIDTH != 0) {
             break;
         }
-        hash = fold(&level->hashes[level->count - CT_TILE_WIDTH], 8);
+        hash = ct_tree_fold(&level->hashes[level->count - level->first - CT_TILE_WIDTH], 8);
     }
     return CT_OK;
 }
@@ -69,35 +68,34 @@ void ct_tree_cut(struct ct_tree *tree, uint64_t size) {
     CT_ASSERT(size <= tree->size);
     tree->size = size;
     for (size_t i = 0; i < CT_TREE_LEVELS; i++) {
+        CT_ASSERT(size >> (8 * i) >= tree->levels[i].first);
         tree->levels[i].count = size >> (8 * i);
     }
 }
 
-enum ct_err ct_tree_subtree(void *user, uint32_t level, uint64_t index, struct ct_hash *out) {
-    const struct ct_tree *tree = user;
-    CT_ASSERT(level < 8 * CT_TREE_LEVELS);
-    const struct ct_tree_level *row = &tree->levels[level / 8];
-    uint32_t height = level % 8;
-    CT_ASSERT((index + 1) << height <= row->count);
-    *out = fold(&row->hashes[index << height], height);
-    return CT_OK;
-}
-
-struct ct_hash ct_tree_root(const struct ct_tree *tree, uint64_t size) {
+void ct_tree_forget(struct ct_tree *tree, uint64_t size) {
     CT_ASSERT(size <= tree->size);
-    struct ct_frontier frontier = {.size = size};
-    uint64_t start = 0;
-    for (uint32_t level = 64; level > 0; level--) {
-        uint64_t count = 1ull << (level - 1);
-        if ((size & count) != 0) {
-            /* Memory is the only thing that could fail, and there is none to get. */
-            enum ct_err err =
-                ct_tree_subtree((void *)(uintptr_t)tree, level - 1, start >> (level - 1),
-                                &frontier.roots[frontier.count]);
-            CT_ASSERT(err == CT_OK);
-            frontier.count++;
-            start += count;
+    for (size_t i = 0; i < CT_TREE_LEVELS; i++) {
+        struct ct_tree_level *level = &tree->levels[i];
+        const uint64_t first = (size >> (8 * i)) / CT_TILE_WIDTH * CT_TILE_WIDTH;
+        if (first > level->first) {
+            memmove(level->hashes, &level->hashes[first - level->first],
+                    (level->count - first) * sizeof level->hashes[0]);
+            level->first = first;
         }
     }
-    return ct_frontier_root(&frontier);
+}
+
+enum ct_err ct_tree_load(struct ct_tree *tree, uint64_t size,
+                         struct ct_hash rows[CT_TREE_LEVELS][CT_TILE_WIDTH]) {
+    for (size_t i = 0; i < CT_TREE_LEVELS; i++) {
+        struct ct_tree_level *level = &tree->levels[i];
+        level->first = level->count = 0;
+        CT_TRY(reserve_one(level));
+        level->count = size >> (8 * i);
+        level->first = level->count / CT_TILE_WIDTH * CT_TILE_WIDTH;
+        memcpy(level->hashes, rows[i], (level->count - level->first) * sizeof rows[i][0]);
+    }
+    tree->size = size;
+    return CT_OK;
 }

@@ -175,6 +175,13 @@ static void whole_entries_behind_the_checkpoint_stay(void **state) {
     ct_ledger_close(ledger);
 }
 
+static enum ct_err check_all(const struct world *world) {
+    struct ct_ledger *ledger = open_ledger(world);
+    enum ct_err err = ct_ledger_check(ledger);
+    ct_ledger_close(ledger);
+    return err;
+}
+
 static void damaged_tiles_are_written_again(void **state) {
     const struct world *world = *state;
     make_ledger(world, 300);
@@ -187,10 +194,11 @@ static void damaged_tiles_are_written_again(void **state) {
         memcpy(wrong, right.data, right.length);
         wrong[right.length / 2] ^= 4;
         fixture_write(below(world, names[i]), wrong, right.length);
-        assert_int_equal(reopen(world), CT_OK);
+        assert_int_equal(check_all(world), CT_OK);
         assert_file(world, names[i], right.data, right.length);
         fixture_write(below(world, names[i]), right.data, right.length - 1);
         assert_int_equal(reopen(world), CT_OK);
+        assert_int_equal(check_all(world), CT_OK);
         assert_file(world, names[i], right.data, right.length);
         assert_int_equal(unlink(below(world, names[i])), 0);
         assert_int_equal(reopen(world), CT_OK);
@@ -342,6 +350,54 @@ static void same_files_as_the_foreign_log(void **state) {
     }
 }
 
+/* Opening reads the log's end alone: not the entries before it, nor tiles. What is read later is
+ * held to the tree; a check of all finds what opening did not look at. */
+static void opening_reads_only_the_end(void **state) {
+    const struct world *world = *state;
+    make_ledger(world, 3000);
+    struct ct_buf entries = fixture_read(below(world, "entries"));
+    struct ct_buf tile = fixture_read(below(world, "tile/0/003"));
+    struct ct_buf bundle = fixture_read(below(world, "tile/entries/005"));
+    uint8_t *wrong = malloc(entries.length);
+    assert_non_null(wrong);
+    memcpy(wrong, entries.data, entries.length);
+    memset(wrong, 0xaa, entries.length / 2);
+    fixture_write(below(world, "entries"), wrong, entries.length);
+    tile.data[100] ^= 1;
+    bundle.data[100] ^= 1;
+    fixture_write(below(world, "tile/0/003"), tile.data, tile.length);
+    fixture_write(below(world, "tile/entries/005"), bundle.data, bundle.length);
+
+    struct ct_ledger *ledger = open_ledger(world);
+    struct ct_buf entry;
+    struct ct_proof proof;
+    ct_buf_init(&entry, CT_ENTRY_BYTES_MAX);
+    assert_int_equal(ct_ledger_read(ledger, 2900, &entry), CT_OK);
+    assert_int_equal(ct_ledger_read(ledger, 0, &entry), CT_OK);
+    assert_int_equal(ct_ledger_read(ledger, 3 * 256, &entry), CT_ERR_DIGEST);
+    assert_int_equal(ct_ledger_prove(ledger, 3 * 256 + 17, &proof), CT_ERR_DIGEST);
+    assert_int_equal(ct_ledger_read(ledger, 5 * 256 + 9, &entry), CT_ERR_DIGEST);
+    assert_int_equal(ct_ledger_read(ledger, 6 * 256 + 9, &entry), CT_OK);
+    ct_buf_deinit(&entry);
+    assert_int_equal(ct_ledger_check(ledger), CT_ERR_DIGEST);
+    ct_ledger_close(ledger);
+
+    /* With the entries whole again the tiles that were found wrong are written again. */
+    fixture_write(below(world, "entries"), entries.data, entries.length);
+    ledger = open_ledger(world);
+    assert_holds(world, ledger, 3000, 3000);
+    assert_int_equal(ct_ledger_check(ledger), CT_OK);
+    ct_ledger_close(ledger);
+    tile.data[100] ^= 1;
+    bundle.data[100] ^= 1;
+    assert_file(world, "tile/0/003", tile.data, tile.length);
+    assert_file(world, "tile/entries/005", bundle.data, bundle.length);
+    free(wrong);
+    ct_buf_deinit(&entries);
+    ct_buf_deinit(&tile);
+    ct_buf_deinit(&bundle);
+}
+
 /* standards.md 1.7: geometry and root of 70,000 entries. */
 static void seventy_thousand_entries(void **state) {
     const struct world *world = *state;
@@ -393,6 +449,7 @@ int main(void) {
                                         world_close),
         cmocka_unit_test_setup_teardown(fork_under_a_valid_checkpoint_is_refused, world_open,
                                         world_close),
+        cmocka_unit_test_setup_teardown(opening_reads_only_the_end, world_open, world_close),
         cmocka_unit_test_setup_teardown(foreign_log, world_open, world_close),
         cmocka_unit_test_setup_teardown(same_files_as_the_foreign_log, world_open, world_close),
         cmocka_unit_test_setup_teardown(seventy_thousand_entries, world_open, world_close),

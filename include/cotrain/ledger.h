@@ -22,15 +22,22 @@ struct ct_ledger;
  * log_key must outlive the ledger. */
 CT_MUST_CHECK enum ct_err ct_ledger_create(const char *dir, const char *origin,
                                            const struct ct_key *log_key, struct ct_ledger **out);
-/* Opens, checks that the newest checkpoint and the kept ones are prefixes (CT_ERR_DIGEST if one is
- * not, or is newer than the newest), cuts off a torn last entry, and writes tiles again that are
- * missing or damaged. Entries that no checkpoint covers stay; the next publication covers them.
+/* Opens: holds the end of the log to the newest checkpoint, checks that the newest kept one is a
+ * prefix and no newer (CT_ERR_DIGEST), cuts off a torn last entry, and writes tiles again that are
+ * missing, or damaged at the log's end. Entries that no checkpoint covers stay; the next
+ * publication covers them. Reads what that takes, some kilobytes; all entries only when they do not
+ * fit. Memory does not grow with the log.
  *
- * log_key NULL opens for reading: nothing on the disk changes, signatures, kept checkpoints and
- * tiles are not checked, and a writer may be at work meanwhile. */
+ * log_key NULL opens what is published for reading: nothing on the disk changes, signatures and
+ * kept checkpoints are not checked, and a writer may be at work meanwhile. */
 CT_MUST_CHECK enum ct_err ct_ledger_open(const char *dir, const char *origin,
                                          const struct ct_key *log_key, struct ct_ledger **out);
 void ct_ledger_close(struct ct_ledger *ledger);
+
+/* Holds everything to the published entries, which give the checkpoint's root or are CT_ERR_DIGEST:
+ * kept checkpoints, and all tiles, which are written again where they are wrong. Reads all of it.
+ */
+CT_MUST_CHECK enum ct_err ct_ledger_check(struct ct_ledger *ledger);
 
 /* Adds an entry of 1 to CT_ENTRY_BYTES_MAX bytes in memory; durable only after ct_ledger_publish.
  * CT_ERR_TOO_LARGE also when 256 MiB wait for publication. */
@@ -55,9 +62,13 @@ uint64_t ct_ledger_size(const struct ct_ledger *ledger);      /* appended */
 uint64_t ct_ledger_published(const struct ct_ledger *ledger); /* covered by the checkpoint */
 /* The newest published note; valid until the next publish. */
 struct ct_bytes ct_ledger_checkpoint(const struct ct_ledger *ledger);
-/* Replaces the content of `out` (initialised) by an appended entry, published or not. */
+/* Replaces the content of `out` (initialised) by an appended entry, published or not. What is read
+ * is what the checkpoint's root covers: CT_ERR_DIGEST when the disk holds something else. */
 CT_MUST_CHECK enum ct_err ct_ledger_read(struct ct_ledger *ledger, uint64_t index,
                                          struct ct_buf *out);
+/* The root of the first `size` entries, at most those appended; older ones are read from tiles. */
+CT_MUST_CHECK enum ct_err ct_ledger_root(struct ct_ledger *ledger, uint64_t size,
+                                         struct ct_hash *out);
 /* Inclusion proof of a published entry under the newest checkpoint. */
 CT_MUST_CHECK enum ct_err ct_ledger_prove(struct ct_ledger *ledger, uint64_t index,
                                           struct ct_proof *out);
