@@ -1,5 +1,7 @@
 #include "journal.h"
 
+#include "cache.h"
+
 #include <cotrain/assert.h>
 #include <cotrain/log.h>
 
@@ -7,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FULL_RETRY_MS 1000u
+#define FULL_RETRY_MS  1000u
+#define FOLD_BYTES_MAX ((size_t)32 << 20)
 
 static void publish(struct ct_journal *journal);
 
@@ -41,6 +44,17 @@ static void take_checkpoint(struct ct_journal *journal) {
     journal->published = ct_ledger_published(journal->run->ledger);
 }
 
+static void save_fold(struct ct_journal *journal) {
+    struct ct_folded *folded = &journal->folded_now;
+    struct ct_hash root;
+    if (folded->size > 0 && folded->size <= ct_ledger_published(journal->run->ledger) &&
+        ct_ledger_root(journal->run->ledger, folded->size, &root) == CT_OK) {
+        ct_cache_save_fold(journal->run->dir, folded->round, folded->size, &root,
+                           ct_buf_bytes(&folded->bytes));
+        folded->size = 0;
+    }
+}
+
 static void run_job(uv_work_t *job) {
     struct ct_journal *journal = job->data;
     if (journal->cosigned_now.length > 0 &&
@@ -55,6 +69,9 @@ static void run_job(uv_work_t *job) {
     }
     snprintf(journal->detail, sizeof journal->detail, "%s",
              journal->err == CT_OK ? "" : ct_err_detail());
+    if (journal->err == CT_OK) {
+        save_fold(journal);
+    }
 }
 
 static void on_job_done(uv_work_t *job, int status) {
@@ -97,6 +114,12 @@ static void publish(struct ct_journal *journal) {
     journal->witnessed_now = journal->witnessed;
     journal->cosigned = former;
     ct_buf_clear(&journal->cosigned);
+    if (journal->folded.size > 0) {
+        const struct ct_folded folded = journal->folded_now;
+        journal->folded_now = journal->folded;
+        journal->folded = folded;
+        journal->folded.size = 0;
+    }
     journal->job.data = journal;
     if (err == CT_OK && uv_queue_work(journal->loop, &journal->job, run_job, on_job_done) < 0) {
         err = ct_fail(CT_ERR_MEMORY, "no job could be started");
@@ -118,6 +141,8 @@ enum ct_err ct_journal_init(struct ct_journal *journal, uv_loop_t *loop, struct 
     ct_buf_init(&journal->checkpoint, CT_CHECKPOINT_BYTES_MAX);
     ct_buf_init(&journal->cosigned, CT_CHECKPOINT_BYTES_MAX);
     ct_buf_init(&journal->cosigned_now, CT_CHECKPOINT_BYTES_MAX);
+    ct_buf_init(&journal->folded.bytes, FOLD_BYTES_MAX);
+    ct_buf_init(&journal->folded_now.bytes, FOLD_BYTES_MAX);
     CT_TRY(ct_ledger_publish(run->ledger));
     if (run->replay.fold.phase == CT_PHASE_IDLE || run->replay.fold.phase == CT_PHASE_FINISHED) {
         /* A stop may have come between a round's publication and this. */
@@ -146,6 +171,8 @@ void ct_journal_deinit(struct ct_journal *journal) {
     ct_buf_deinit(&journal->checkpoint);
     ct_buf_deinit(&journal->cosigned);
     ct_buf_deinit(&journal->cosigned_now);
+    ct_buf_deinit(&journal->folded.bytes);
+    ct_buf_deinit(&journal->folded_now.bytes);
     *journal = (struct ct_journal){0};
 }
 
@@ -196,7 +223,12 @@ enum ct_err ct_journal_append(struct ct_journal *journal, struct ct_entry *entry
 }
 
 void ct_journal_keep(struct ct_journal *journal) {
+    const struct ct_fold *fold = &journal->run->replay.fold;
+    struct ct_folded *folded = &journal->folded;
     journal->keep = true;
+    ct_buf_clear(&folded->bytes);
+    folded->round = fold->round;
+    folded->size = ct_fold_save(fold, &folded->bytes) == CT_OK ? fold->entries : 0;
 }
 
 void ct_journal_cosign(struct ct_journal *journal, struct ct_bytes note, bool witnessed) {

@@ -29,6 +29,12 @@ struct ct_journal {
     struct ct_buf cosigned; /* a note that the next job puts in the plain one's place; or empty */
     bool witnessed, witnessed_now;
     struct ct_buf cosigned_now; /* the running job's */
+    /* Of the last closed round, for the cache: over how many entries, and the job's own copy. */
+    struct ct_folded {
+        uint32_t round;
+        uint64_t size; /* 0: nothing */
+        struct ct_buf bytes;
+    } folded, folded_now;
     /* After every publication; with CT_ERR_FULL as long as the disk has no room; and once with
      * another error, after which the journal is dead. */
     void (*done)(void *user, enum ct_err err, const char *detail);
@@ -49,7 +55,7 @@ void ct_journal_deinit(struct ct_journal *journal);
  * publication) may be NULL. CT_ERR_RULE and others of the fold: nothing was changed. */
 CT_MUST_CHECK enum ct_err ct_journal_append(struct ct_journal *journal, struct ct_entry *entry,
                                             uint64_t *out_index, struct ct_bytes *out_bytes);
-/* The next publication's checkpoint is kept for ever. */
+/* The next publication's checkpoint is kept for ever, and the fold as it is now becomes a cache. */
 void ct_journal_keep(struct ct_journal *journal);
 /* Has a cosigned form of a published checkpoint published (ct_ledger_cosign), soon; a later call
  * may take an earlier one's place. What goes wrong with it is logged and hurts nothing else. */

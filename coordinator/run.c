@@ -141,38 +141,89 @@ static enum ct_err load_keys(struct ct_run *run) {
     return ct_key_load(path, &run->log_key);
 }
 
-/* Applies entries 0 … count−1; from_round as ct_replay_init has it. */
-static enum ct_err fold_all(struct ct_run *run, struct ct_ledger *ledger, uint64_t count,
-                            uint32_t from_round, ct_run_entry each, void *user) {
+struct folding {
+    struct ct_run *run;
+    struct ct_ledger *ledger;
+    ct_run_entry each;
+    void *user;
     struct ct_buf entry;
-    ct_buf_init(&entry, CT_ENTRY_BYTES_MAX);
+};
+
+static enum ct_err tell(struct folding *folding, uint64_t index) {
+    return folding->each == NULL ? CT_OK
+                                 : folding->each(folding->user, &folding->run->replay.fold, index,
+                                                 ct_buf_bytes(&folding->entry));
+}
+
+/* The ledger holds what it reads to the signed checkpoint. */
+static enum ct_err apply_next(struct folding *folding) {
+    struct ct_run *run = folding->run;
+    const uint64_t index = run->replay.fold.entries;
+    CT_TRY(ct_ledger_read(folding->ledger, index, &folding->entry));
+    CT_TRY(ct_replay_apply(&run->replay, ct_buf_bytes(&folding->entry), false, ct_blobs_source,
+                           &run->blobs));
+    if (index == 0) {
+        ct_buf_clear(&run->first);
+        CT_TRY(ct_buf_append(&run->first, folding->entry.data, folding->entry.length));
+    }
+    return tell(folding, index);
+}
+
+/* Applies entries up to `count`; from_round as ct_replay_init has it. */
+static enum ct_err fold_all(struct folding *folding, uint64_t count, uint32_t from_round) {
+    struct ct_run *run = folding->run;
     ct_replay_deinit(&run->replay);
     ct_replay_init(&run->replay, from_round);
-    enum ct_err err = CT_OK;
-    for (uint64_t index = 0; index < count && err == CT_OK; index++) {
-        ct_buf_clear(&entry);
-        err = ct_ledger_read(ledger, index, &entry);
-        if (err == CT_OK) {
-            /* The ledger has held its entries to the signed checkpoint. */
-            err = ct_replay_apply(&run->replay, ct_buf_bytes(&entry), false, ct_blobs_source,
-                                  &run->blobs);
-        }
-        if (err == CT_OK && index == 0) {
-            ct_buf_clear(&run->first);
-            err = ct_buf_append(&run->first, entry.data, entry.length);
-        }
-        if (err == CT_OK && each != NULL) {
-            err = each(user, &run->replay.fold, ct_buf_bytes(&entry));
+    if (count == 0) {
+        return ct_fail(CT_ERR_STATE,
+                       "the ledger of %s is empty: its init did not finish; remove the "
+                       "directory and init again",
+                       run->dir);
+    }
+    while (run->replay.fold.entries < count) {
+        CT_TRY(apply_next(folding));
+    }
+    return CT_OK;
+}
+
+/* Brings the fold to the newest cached one, and tells what of the last round may still be asked
+ * for. False: there is none that holds, and the fold is to be made from the start. */
+static bool fold_from_cache(struct folding *folding) {
+    struct ct_run *run = folding->run;
+    struct ct_fold *fold = &run->replay.fold;
+    struct ct_buf bytes;
+    uint64_t size;
+    ct_buf_init(&bytes, (size_t)64 << 20);
+    bool found = ct_cache_load_fold(run->dir, folding->ledger, &size, &bytes) && size > 1 &&
+                 apply_next(folding) == CT_OK &&
+                 ct_fold_restore(fold, ct_buf_bytes(&bytes)) == CT_OK && fold->entries == size;
+    ct_buf_deinit(&bytes);
+    for (uint32_t i = 0; i < fold->node_count && found; i++) {
+        const struct ct_fold_node *node = &fold->nodes[i];
+        if (node->commit.round == fold->round && node->commit_index > 0) {
+            found = node->commit_index < size &&
+                    ct_ledger_read(folding->ledger, node->commit_index, &folding->entry) == CT_OK &&
+                    tell(folding, node->commit_index) == CT_OK;
         }
     }
-    ct_buf_deinit(&entry);
-    if (err == CT_OK && run->replay.fold.phase == CT_PHASE_EMPTY) {
-        err = ct_fail(CT_ERR_STATE,
-                      "the ledger of %s is empty: its init did not finish; remove the "
-                      "directory and init again",
-                      run->dir);
+    return found;
+}
+
+/* The state after `count` entries. */
+static enum ct_err fold_ledger(struct folding *folding, uint64_t count) {
+    struct ct_run *run = folding->run;
+    ct_replay_deinit(&run->replay);
+    ct_replay_init(&run->replay, CT_REPLAY_NEVER);
+    if (count > 0 && fold_from_cache(folding)) {
+        while (run->replay.fold.entries < count) {
+            CT_TRY(apply_next(folding));
+        }
+        return CT_OK;
     }
-    return err;
+    if (run->ledger != NULL) {
+        CT_TRY(ct_ledger_check(run->ledger));
+    }
+    return fold_all(folding, count, CT_REPLAY_NEVER);
 }
 
 /* Of what a power cut left behind the last checkpoint some may have the length of an entry and not
@@ -267,16 +318,20 @@ enum ct_err ct_run_open(const char *dir, ct_run_entry each, void *user, struct c
         err = drop_torn_entries(out);
     }
     uint64_t count = err == CT_OK ? ct_ledger_size(out->ledger) : 0;
+    struct folding folding = {out, out->ledger, each, user, {0}};
+    ct_buf_init(&folding.entry, CT_ENTRY_BYTES_MAX);
     if (err == CT_OK) {
-        err = fold_all(out, out->ledger, count, CT_REPLAY_NEVER, each, user);
+        err = fold_ledger(&folding, count);
     }
     if (err == CT_OK) {
         err = check_identity(out, origin);
     }
     if (err == CT_OK && !take_cached_model(&out->replay, dir)) {
         /* The fold tells where the newest snapshot is, from which θ is cheapest to have. */
-        err = fold_all(out, out->ledger, count, out->replay.fold.snapshot_round, NULL, NULL);
+        folding.each = NULL;
+        err = fold_all(&folding, count, out->replay.fold.snapshot_round);
     }
+    ct_buf_deinit(&folding.entry);
     if (err == CT_OK && !out->replay.theta_valid) {
         err = ct_fail(CT_ERR_STATE, "the model of %s could not be recomputed", dir);
     }
@@ -304,7 +359,10 @@ enum ct_err ct_run_read(const char *dir, struct ct_run *out) {
         err = ct_ledger_open(path, origin, NULL, &ledger);
     }
     if (err == CT_OK) {
-        err = fold_all(out, ledger, ct_ledger_published(ledger), CT_REPLAY_NEVER, NULL, NULL);
+        struct folding folding = {.run = out, .ledger = ledger};
+        ct_buf_init(&folding.entry, CT_ENTRY_BYTES_MAX);
+        err = fold_ledger(&folding, ct_ledger_published(ledger));
+        ct_buf_deinit(&folding.entry);
         ct_ledger_close(ledger);
     }
     if (err != CT_OK) {

@@ -34,12 +34,15 @@ struct ct_run {
 /* "DIR/NAME" into out[PATH_MAX]; CT_ERR_CONFIG when it is too long. */
 CT_MUST_CHECK enum ct_err ct_run_path(const char *dir, const char *name, char *out);
 
-/* Opens as the one writer: locks DIR (CT_ERR_STATE when another process has it), folds the ledger,
- * and takes θ from the cache or recomputes it from the newest snapshot. `each` is told every entry
- * after it was applied, may be NULL. On success ended with ct_run_close, which does not publish; on
+/* Opens as the one writer: locks DIR (CT_ERR_STATE when another process has it), folds the ledger
+ * from the newest cached fold that the log confirms, or checks all of the ledger and folds it from
+ * the start; and takes θ from the cache or recomputes it from the newest snapshot. `each` is told
+ * entry 0, the commits of the last closed round, and all entries since, after they were applied; it
+ * may be told others, may be NULL. On success ended with ct_run_close, which does not publish; on
  * failure nothing is owned.
  */
-typedef enum ct_err (*ct_run_entry)(void *user, const struct ct_fold *fold, struct ct_bytes entry);
+typedef enum ct_err (*ct_run_entry)(void *user, const struct ct_fold *fold, uint64_t index,
+                                    struct ct_bytes entry);
 CT_MUST_CHECK enum ct_err ct_run_open(const char *dir, ct_run_entry each, void *user,
                                       struct ct_run *out);
 /* Opens for reading, beside a writer: folds what is published, without signatures and θ. */

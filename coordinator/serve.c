@@ -333,17 +333,20 @@ static void close_rest(struct ct_serve *serve) {
 }
 
 /* Rebuilds what a seat knows of its commits in the open and the last round. */
-static enum ct_err remember_commit(void *user, const struct ct_fold *fold, struct ct_bytes bytes) {
+static enum ct_err remember_commit(void *user, const struct ct_fold *fold, uint64_t index,
+                                   struct ct_bytes bytes) {
     struct ct_serve *serve = user;
     struct ct_envelope envelope;
     struct ct_entry entry;
     CT_TRY(ct_envelope_open(bytes, &envelope));
     CT_TRY(ct_entry_decode(envelope.payload, &entry));
     if (entry.kind == CT_ENTRY_RUN_OPENED) {
+        /* Told again when a cached fold did not hold. */
+        ct_roster_deinit(&serve->roster);
         return ct_roster_init(&serve->roster, &fold->manifest);
     }
     if (entry.kind == CT_ENTRY_COMMITS_CLOSED) {
-        serve->closed_index = fold->entries - 1;
+        serve->closed_index = index;
     }
     if (entry.kind != CT_ENTRY_COMMIT) {
         return CT_OK;
@@ -354,7 +357,7 @@ static enum ct_err remember_commit(void *user, const struct ct_fold *fold, struc
     CT_TRY(ct_commit_decode(envelope.payload, &commit));
     struct ct_seat *seat = ct_roster_seat(&serve->roster, &fold->nodes[commit.author - 1].key);
     CT_ASSERT(seat != NULL);
-    return ct_seat_commit(seat, fold->entries - 1, &commit, statement, bytes);
+    return ct_seat_commit(seat, index, &commit, statement, bytes);
 }
 
 static const struct ct_link_events link_events = {on_opened, on_frame, on_closed};

@@ -107,5 +107,6 @@ int ct_bench_gradients(int argc, char **argv);
 int ct_bench_kernels(int argc, char **argv);
 int ct_bench_plan(int argc, char **argv);
 int ct_bench_step(int argc, char **argv);
+int ct_bench_ledger(int argc, char **argv);
 
 #endif

@@ -16,6 +16,7 @@ static const struct ct_command benches[] = {
     {"kernels", "the engine's kernels, one by one", ct_bench_kernels},
     {"plan", "the memory that training takes, before it is reserved", ct_bench_plan},
     {"step", "a whole training step", ct_bench_step},
+    {"ledger", "appending, hashing, proving and verifying entries", ct_bench_ledger},
     {NULL, NULL, NULL},
 };
 

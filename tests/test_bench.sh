@@ -52,6 +52,10 @@ report '.rows | length == 1 and (.[0] | .tokens_per_s > 0 and .gflops > 0 and .p
 report '.threads == 1 and .rows[0].threads == 1 and .rows[0].numerics == "fp32-1"' \
     step --workload tiny --numerics fp32-1 --threads 1
 expect 2 "--numerics takes" "$cotrain" bench step --numerics fp64
+report 'all(.rows[]; .per_s > 0) and
+    ([.rows[].op] == ["append", "leaf", "tree", "prove", "verify", "signatures"])' \
+    ledger --dir "$work" --entries 600 --batch 300
+expect 1 "dir takes another" "$cotrain" bench ledger --dir "$work/none"
 
 rate='.gflops > 0 and .peak_gflops > 0 and .peak_ratio > 0'
 report "([.rows[] | [.form, .m, .n, .k]] | unique) == [[\"NN\",30,50,40],[\"NT\",30,40,50],[\"TN\",40,50,30]]

@@ -1,6 +1,8 @@
 /* The coordinator against honest, dishonest and late nodes (serve_world.h). */
 #include "serve_world.h"
 
+#include "coordinator/cache.h"
+
 /* Tries what a dishonest node could; the right commit is sent last. */
 static void hostile_commits(struct client *client, struct gift *gift) {
     uint32_t refusals = client->count[CT_WIRE_REFUSAL];
@@ -272,6 +274,95 @@ static void the_model_is_the_same_without_the_cache(void **state) {
     }
 }
 
+static void fold_of_run(struct ct_buf *out, uint64_t *out_tokens) {
+    char path[PATH_MAX];
+    struct ct_run run;
+    snprintf(path, sizeof path, "%s/run", dir);
+    if (ct_run_open(path, NULL, NULL, &run) != CT_OK) {
+        fail_msg("%s", ct_err_detail());
+    }
+    ct_buf_clear(out);
+    assert_int_equal(ct_fold_save(&run.replay.fold, out), CT_OK);
+    *out_tokens = run.replay.fold.tokens;
+    ct_run_close(&run);
+}
+
+/* The only slot, over `size` entries with this root. */
+static void write_fold_slot(uint64_t size, const struct ct_hash *root, struct ct_bytes fold) {
+    char path[PATH_MAX], run[PATH_MAX];
+    snprintf(run, sizeof run, "%s/run", dir);
+    for (int slot = 0; slot < 2; slot++) {
+        snprintf(path, sizeof path, "%s/run/" CT_RUN_CACHE "/fold-%d", dir, slot);
+        unlink(path);
+    }
+    ct_cache_save_fold(run, 0, size, root, fold);
+}
+
+/* The cached fold saves time and decides nothing: without it, with a damaged one, one of another
+ * log and one ahead of the log the state is the same; and where it holds it is what is taken. */
+static void the_state_is_the_same_without_the_cache(void **state) {
+    (void)state;
+    struct ct_buf right, found;
+    uint64_t tokens, told;
+    char path[PATH_MAX];
+    ct_buf_init(&right, 1 << 20);
+    ct_buf_init(&found, 1 << 20);
+    snprintf(path, sizeof path, "%s/run", dir);
+    struct ct_run run;
+    assert_int_equal(ct_run_open(path, NULL, NULL, &run), CT_OK);
+    const uint64_t size = ct_ledger_published(run.ledger);
+    struct ct_hash root, other_root;
+    assert_int_equal(ct_ledger_root(run.ledger, size, &root), CT_OK);
+    assert_int_equal(ct_ledger_root(run.ledger, size - 1, &other_root), CT_OK);
+    assert_int_equal(ct_fold_save(&run.replay.fold, &right), CT_OK);
+    tokens = run.replay.fold.tokens;
+    struct ct_buf wrong;
+    ct_buf_init(&wrong, 1 << 20);
+    run.replay.fold.tokens++;
+    assert_int_equal(ct_fold_save(&run.replay.fold, &wrong), CT_OK);
+    ct_run_close(&run);
+
+    /* What it holds is believed, so it is used. */
+    write_fold_slot(size, &root, ct_buf_bytes(&wrong));
+    fold_of_run(&found, &told);
+    assert_int_equal(told, tokens + 1);
+    const struct {
+        uint64_t size;
+        const struct ct_hash *root;
+        size_t length;
+    } useless[] = {{size, &other_root, wrong.length},
+                   {size + 1, &root, wrong.length},
+                   {size - 1, &other_root, wrong.length},
+                   {size, &root, wrong.length - 1},
+                   {size, &root, 0}};
+    for (size_t i = 0; i < sizeof useless / sizeof useless[0]; i++) {
+        write_fold_slot(useless[i].size, useless[i].root,
+                        (struct ct_bytes){wrong.data, useless[i].length});
+        fold_of_run(&found, &told);
+        assert_int_equal(told, tokens);
+        assert_int_equal(found.length, right.length);
+        assert_memory_equal(found.data, right.data, right.length);
+    }
+    /* Damaged, and missing. */
+    write_fold_slot(size, &root, ct_buf_bytes(&wrong));
+    snprintf(path, sizeof path, "%s/run/" CT_RUN_CACHE "/fold-0", dir);
+    struct ct_buf slot = fixture_read(path);
+    slot.data[slot.length / 2] ^= 1;
+    fixture_write(path, slot.data, slot.length);
+    ct_buf_deinit(&slot);
+    fold_of_run(&found, &told);
+    assert_memory_equal(found.data, right.data, right.length);
+    assert_int_equal(unlink(path), 0);
+    fold_of_run(&found, &told);
+    assert_memory_equal(found.data, right.data, right.length);
+    write_fold_slot(size, &root, ct_buf_bytes(&right));
+    fold_of_run(&found, &told);
+    assert_memory_equal(found.data, right.data, right.length);
+    ct_buf_deinit(&right);
+    ct_buf_deinit(&found);
+    ct_buf_deinit(&wrong);
+}
+
 /* Behind the last checkpoint a power cut may leave what has an entry's length and not its bytes. */
 static void a_torn_entry_is_dropped(void **state) {
     (void)state;
@@ -301,6 +392,7 @@ int main(void) {
         cmocka_unit_test(payloads_that_are_no_updates_are_refused),
         cmocka_unit_test(who_commits_late_is_told_so),
         cmocka_unit_test(the_ledger_says_what_was_refused_and_holds),
+        cmocka_unit_test(the_state_is_the_same_without_the_cache),
         cmocka_unit_test(the_model_is_the_same_without_the_cache),
         cmocka_unit_test(a_torn_entry_is_dropped),
     };

@@ -13,9 +13,9 @@ void ct_crypto_init(void);
 
 struct ct_hash ct_sha256(struct ct_bytes bytes);
 
-/* Incremental. */
+/* Incremental; nothing is owned. */
 struct ct_sha256 {
-    void *context;
+    uint32_t state[28]; /* OpenSSL's */
 };
 void ct_sha256_init(struct ct_sha256 *sha);
 void ct_sha256_update(struct ct_sha256 *sha, const void *data, size_t length);

@@ -96,6 +96,13 @@ void ct_fold_deinit(struct ct_fold *fold);
 CT_MUST_CHECK enum ct_err ct_fold_apply(struct ct_fold *fold, struct ct_bytes entry, bool verify,
                                         ct_blob_source blobs, void *blobs_user);
 
+/* The fold between rounds as bytes, for a cache on the same machine: everything but what entry 0
+ * gives. CT_ERR_STATE within a round. Appends. */
+CT_MUST_CHECK enum ct_err ct_fold_save(const struct ct_fold *fold, struct ct_buf *out);
+/* Brings a fold of entry 0 alone forward to what was saved. CT_ERR_FORMAT for bytes that no fold of
+ * this run saved; the fold is then to be ended. */
+CT_MUST_CHECK enum ct_err ct_fold_restore(struct ct_fold *fold, struct ct_bytes bytes);
+
 /* The blob that applying this entry will read (manifest, assignments, merge list), so that a
  * follower can fetch it first; false if none. */
 bool ct_entry_needs_blob(const struct ct_entry *entry, struct ct_blob_ref *out);
