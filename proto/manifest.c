@@ -23,19 +23,35 @@ static char *text_of(const char *text) {
     return (char *)(uintptr_t)text;
 }
 
+/* A GPT-2's own values are left out, so that a manifest has one encoding. */
+static enum ct_err put_model(const struct ct_model_shape *shape, Cotrain__Manifest__Model *out) {
+    struct ct_model_shape settled = *shape;
+    CT_TRY(ct_shape_settle(&settled));
+    cotrain__manifest__model__init(out);
+    out->arch = (uint32_t)settled.arch;
+    out->vocab = settled.vocab;
+    out->context = settled.context;
+    out->layers = settled.layers;
+    out->heads = settled.heads;
+    out->width = settled.width;
+    if (settled.arch != CT_ARCH_GPT2) {
+        out->kv_heads = settled.kv_heads;
+        out->hidden = settled.hidden;
+        out->tied = settled.tied;
+        out->norm_epsilon = ct_field_put_float(settled.norm_epsilon);
+        out->rope_theta = ct_field_put_float(settled.rope_theta);
+    }
+    return CT_OK;
+}
+
 enum ct_err ct_manifest_encode(const struct ct_manifest *manifest, struct ct_buf *out) {
     const char *section, *key;
     CT_TRY(ct_manifest_check(manifest, &section, &key));
     enum ct_err err;
     Cotrain__BlobRef dataset;
     ct_field_put_blob(&manifest->dataset, &dataset);
-    Cotrain__Manifest__Model model = COTRAIN__MANIFEST__MODEL__INIT;
-    model.arch = (uint32_t)manifest->model.arch;
-    model.vocab = manifest->model.vocab;
-    model.context = manifest->model.context;
-    model.layers = manifest->model.layers;
-    model.heads = manifest->model.heads;
-    model.width = manifest->model.width;
+    Cotrain__Manifest__Model model;
+    CT_TRY(put_model(&manifest->model, &model));
     Cotrain__Manifest__AdamW adamw = COTRAIN__MANIFEST__ADAM_W__INIT;
     adamw.beta1 = ct_field_put_float(manifest->adamw.beta1);
     adamw.beta2 = ct_field_put_float(manifest->adamw.beta2);
@@ -116,18 +132,39 @@ static enum ct_err take_words(const Cotrain__Manifest *message, struct ct_manife
     return out->source != NULL ? CT_OK : ct_fail(CT_ERR_MEMORY, "no memory for a manifest");
 }
 
+/* What put_model leaves out must be missing, what it writes must be there. */
+static enum ct_err get_model(const Cotrain__Manifest__Model *message, struct ct_model_shape *out) {
+    *out = (struct ct_model_shape){
+        .arch = (enum ct_arch)message->arch,
+        .vocab = message->vocab,
+        .context = message->context,
+        .layers = message->layers,
+        .heads = message->heads,
+        .width = message->width,
+        .kv_heads = message->kv_heads,
+        .hidden = message->hidden,
+        .tied = message->tied != 0,
+        .norm_epsilon = ct_field_get_float(message->norm_epsilon),
+        .rope_theta = ct_field_get_float(message->rope_theta),
+    };
+    const bool gpt2 = out->arch == CT_ARCH_GPT2;
+    const bool any = message->kv_heads != 0 || message->hidden != 0 || message->tied != 0 ||
+                     message->norm_epsilon != 0 || message->rope_theta != 0;
+    const bool all = out->kv_heads != 0 && out->hidden != 0 && out->norm_epsilon != 0.0f &&
+                     out->rope_theta != 0.0f;
+    if (gpt2 ? any : !all) {
+        return ct_fail(CT_ERR_FORMAT, "manifest: the model has fields that its architecture has "
+                                      "not, or lacks one");
+    }
+    return ct_shape_settle(out) == CT_OK ? CT_OK
+                                         : ct_fail(CT_ERR_FORMAT, "manifest: %s", ct_err_detail());
+}
+
 static enum ct_err take_model(const Cotrain__Manifest *message, struct ct_manifest *out) {
     if (message->model == NULL || message->adamw == NULL) {
         return ct_fail(CT_ERR_FORMAT, "manifest: model or adamw is missing");
     }
-    out->model = (struct ct_model_shape){
-        .arch = (enum ct_arch)message->model->arch,
-        .vocab = message->model->vocab,
-        .context = message->model->context,
-        .layers = message->model->layers,
-        .heads = message->model->heads,
-        .width = message->model->width,
-    };
+    CT_TRY(get_model(message->model, &out->model));
     out->numerics = (enum ct_numerics)message->numerics;
     out->adamw = (struct ct_adamw){
         .beta1 = ct_field_get_float(message->adamw->beta1),

@@ -84,8 +84,23 @@ static enum ct_err check_words(const struct ct_manifest *m, struct spot *spot) {
     return CT_OK;
 }
 
+/* Which of RUN.yaml's keys a shape fails by; ranges of single keys were met there already. */
+static const char *key_at_fault(const struct ct_model_shape *shape) {
+    if (shape->arch != CT_ARCH_LLAMA) {
+        return "width";
+    }
+    if (shape->kv_heads != 0 && shape->heads % shape->kv_heads != 0) {
+        return "kv_heads";
+    }
+    if (shape->norm_epsilon != 0.0f && !(shape->norm_epsilon >= CT_NORM_EPSILON_MIN &&
+                                         shape->norm_epsilon <= CT_NORM_EPSILON_MAX)) {
+        return "norm_epsilon";
+    }
+    return "width";
+}
+
 static enum ct_err check_model(const struct ct_manifest *m, struct spot *spot) {
-    at(spot, "model", "width"); /* ranges were met by each key of the YAML alone */
+    at(spot, "model", key_at_fault(&m->model));
     struct ct_layout layout;
     CT_TRY(ct_layout_init(&layout, &m->model));
     ct_layout_deinit(&layout);

@@ -8,11 +8,16 @@
  *     license: Apache-2.0           # of the model; an SPDX expression
  *     rounds: 200
  *   model:
- *     arch: gpt2
+ *     arch: gpt2                    # or llama, which has the keys after context too
  *     layers: 4
  *     heads: 4
  *     width: 128
  *     context: 64
+ *     kv_heads: 2                   # optional, heads; of keys and values, a divisor of heads
+ *     hidden: 344                   # width of the MLP
+ *     tied_head: true               # optional, false: the head is the token embedding
+ *     norm_epsilon: 1.0e-5          # optional
+ *     rope_theta: 10000             # optional
  *   training:
  *     numerics: bf16-1              # or fp32-1
  *     batch: 12                     # sequences of a node's step
@@ -46,7 +51,7 @@
  *       quorum w
  *
  * Numbers are plain decimals: quoted they are text, and text is refused where a number belongs. */
-#include "manifest_check.h"
+#include "manifest_yaml.h"
 
 #include <cotrain/assert.h>
 #include <cotrain/crypto.h>
@@ -64,23 +69,7 @@
 
 #include <yaml.h>
 
-/* What the file says, before it is made into a manifest. */
-struct plan {
-    char name[64], description[512], license[64];
-    char arch[16], numerics[16];
-    char data_path[PATH_MAX], data_license[64], provenance[1024];
-    uint64_t rounds, layers, heads, width, context;
-    uint64_t batch, leaves, steps, steps_min, steps_max;
-    uint64_t warmup_tokens, total_tokens, rate_unit_tokens;
-    double rate_peak, rate_floor;
-    uint64_t round_seconds, upload_seconds, quorum_nodes, checkpoint_ms;
-    uint64_t epoch_rounds, snapshot_rounds;
-    char policy[CT_MANIFEST_POLICY_BYTES - 1];
-    uint32_t node_count;
-    struct ct_hash *nodes; /* owned */
-};
-
-enum field_type { FIELD_TEXT, FIELD_COUNT, FIELD_REAL, FIELD_KEYS };
+enum field_type { FIELD_TEXT, FIELD_COUNT, FIELD_REAL, FIELD_FLAG, FIELD_KEYS };
 
 struct field {
     const char *section, *key;
@@ -93,13 +82,15 @@ struct field {
 
 #define TEXT(section, key, required, member)                                                       \
     {                                                                                              \
-        section, key, FIELD_TEXT, required, offsetof(struct plan, member),                         \
-            sizeof(((struct plan *)NULL)->member), 0, 0                                            \
+        section, key, FIELD_TEXT, required, offsetof(struct ct_run_plan, member),                  \
+            sizeof(((struct ct_run_plan *)NULL)->member), 0, 0                                     \
     }
 #define COUNT(section, key, required, minimum, maximum)                                            \
-    { section, #key, FIELD_COUNT, required, offsetof(struct plan, key), 0, minimum, maximum }
-#define REAL(section, key)                                                                         \
-    { section, #key, FIELD_REAL, true, offsetof(struct plan, key), 0, 0, 0 }
+    { section, #key, FIELD_COUNT, required, offsetof(struct ct_run_plan, key), 0, minimum, maximum }
+#define REAL(section, key, required)                                                               \
+    { section, #key, FIELD_REAL, required, offsetof(struct ct_run_plan, key), 0, 0, 0 }
+#define FLAG(section, key)                                                                         \
+    { section, #key, FIELD_FLAG, false, offsetof(struct ct_run_plan, key), 0, 0, 0 }
 
 static const struct field fields[] = {
     TEXT("run", "name", true, name),
@@ -111,14 +102,19 @@ static const struct field fields[] = {
     COUNT("model", heads, true, 1, CT_WIDTH_MAX),
     COUNT("model", width, true, 1, CT_WIDTH_MAX),
     COUNT("model", context, true, 1, CT_CONTEXT_MAX),
+    COUNT("model", kv_heads, false, 1, CT_WIDTH_MAX),
+    COUNT("model", hidden, false, 1, CT_HIDDEN_MAX),
+    FLAG("model", tied_head),
+    REAL("model", norm_epsilon, false),
+    COUNT("model", rope_theta, false, (uint64_t)CT_ROPE_THETA_MIN, (uint64_t)CT_ROPE_THETA_MAX),
     TEXT("training", "numerics", true, numerics),
     COUNT("training", batch, true, 1, 65536),
     COUNT("training", leaves, false, 1, 16),
     COUNT("training", steps, false, 1, CT_STEPS_MAX),
     COUNT("training", steps_min, false, 1, CT_STEPS_MAX),
     COUNT("training", steps_max, false, 1, CT_STEPS_MAX),
-    REAL("training", rate_peak),
-    REAL("training", rate_floor),
+    REAL("training", rate_peak, true),
+    REAL("training", rate_floor, true),
     COUNT("training", warmup_tokens, true, 0, INT64_MAX),
     COUNT("training", total_tokens, true, 1, INT64_MAX),
     COUNT("training", rate_unit_tokens, false, 1, INT64_MAX),
@@ -136,28 +132,25 @@ static const struct field fields[] = {
 };
 #define FIELD_COUNT_ALL (sizeof fields / sizeof fields[0])
 
+_Static_assert(FIELD_COUNT_ALL <= CT_RUN_KEYS_MAX, "lines has room for every key");
+
 struct reader {
-    const char *path;
+    struct ct_run_yaml *yaml;
     yaml_document_t document;
-    unsigned lines[FIELD_COUNT_ALL]; /* of each value; 0 where the file has none */
-    struct plan plan;
 };
 
 static unsigned line_of(const yaml_node_t *node) {
     return (unsigned)node->start_mark.line + 1;
 }
 
-/* "FILE:LINE: " before what `format` says. */
-static enum ct_err fail_at(const struct reader *reader, unsigned line, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static enum ct_err fail_at(const struct reader *reader, unsigned line, const char *format, ...) {
+enum ct_err ct_run_yaml_fail(const struct ct_run_yaml *yaml, unsigned line, const char *format,
+                             ...) {
     char text[400];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    return ct_fail(CT_ERR_CONFIG, "%s:%u: %s", reader->path, line, text);
+    return ct_fail(CT_ERR_CONFIG, "%s:%u: %s", yaml->path, line, text);
 }
 
 static yaml_node_t *node_at(struct reader *reader, int index) {
@@ -181,18 +174,21 @@ static enum ct_err read_text(struct reader *reader, const struct field *field,
                              const yaml_node_t *node, char *out) {
     const char *text = scalar_text(node);
     if (text == NULL) {
-        return fail_at(reader, line_of(node), "%s.%s must be text", field->section, field->key);
+        return ct_run_yaml_fail(reader->yaml, line_of(node), "%s.%s must be text", field->section,
+                                field->key);
     }
     size_t length = strlen(text);
     while (length > 0 && text[length - 1] == '\n') {
         length--; /* a block scalar ends its last line */
     }
     if (length == 0 || (is_plain(node) && (strcmp(text, "~") == 0 || strcmp(text, "null") == 0))) {
-        return fail_at(reader, line_of(node), "%s.%s is empty", field->section, field->key);
+        return ct_run_yaml_fail(reader->yaml, line_of(node), "%s.%s is empty", field->section,
+                                field->key);
     }
     if (length >= field->capacity) {
-        return fail_at(reader, line_of(node), "%s.%s has %zu bytes, at most %zu are allowed",
-                       field->section, field->key, length, field->capacity - 1);
+        return ct_run_yaml_fail(reader->yaml, line_of(node),
+                                "%s.%s has %zu bytes, at most %zu are allowed", field->section,
+                                field->key, length, field->capacity - 1);
     }
     memcpy(out, text, length);
     out[length] = '\0';
@@ -211,9 +207,10 @@ static enum ct_err read_count(struct reader *reader, const struct field *field,
         good = errno == 0 && value >= field->minimum && value <= field->maximum;
     }
     if (!good) {
-        return fail_at(reader, line_of(node), "%s.%s must be a whole number from %llu to %llu",
-                       field->section, field->key, (unsigned long long)field->minimum,
-                       (unsigned long long)field->maximum);
+        return ct_run_yaml_fail(reader->yaml, line_of(node),
+                                "%s.%s must be a whole number from %llu to %llu", field->section,
+                                field->key, (unsigned long long)field->minimum,
+                                (unsigned long long)field->maximum);
     }
     *out = value;
     return CT_OK;
@@ -230,26 +227,41 @@ static enum ct_err read_real(struct reader *reader, const struct field *field,
         good = *end == '\0' && isfinite(*out) && *out <= 1;
     }
     if (!good) {
-        return fail_at(reader, line_of(node), "%s.%s must be a number from 0 to 1, such as 3.0e-3",
-                       field->section, field->key);
+        return ct_run_yaml_fail(reader->yaml, line_of(node),
+                                "%s.%s must be a number from 0 to 1, such as 3.0e-3",
+                                field->section, field->key);
     }
+    return CT_OK;
+}
+
+static enum ct_err read_flag(struct reader *reader, const struct field *field,
+                             const yaml_node_t *node, bool *out) {
+    const char *text = scalar_text(node);
+    if (text == NULL || !is_plain(node) ||
+        (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)) {
+        return ct_run_yaml_fail(reader->yaml, line_of(node), "%s.%s must be true or false",
+                                field->section, field->key);
+    }
+    *out = text[0] == 't';
     return CT_OK;
 }
 
 static enum ct_err read_keys(struct reader *reader, const struct field *field,
                              const yaml_node_t *node) {
     if (node->type != YAML_SEQUENCE_NODE) {
-        return fail_at(reader, line_of(node), "%s.%s must be a list of keys, one a line after '- '",
-                       field->section, field->key);
+        return ct_run_yaml_fail(reader->yaml, line_of(node),
+                                "%s.%s must be a list of keys, one a line after '- '",
+                                field->section, field->key);
     }
     size_t count = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
     if (count == 0 || count > CT_NODES_MAX) {
-        return fail_at(reader, line_of(node),
-                       "%s.%s must have 1 to %u keys: `cotrain key` makes a node's identity and "
-                       "prints its key",
-                       field->section, field->key, CT_NODES_MAX);
+        return ct_run_yaml_fail(
+            reader->yaml, line_of(node),
+            "%s.%s must have 1 to %u keys: `cotrain key` makes a node's identity and "
+            "prints its key",
+            field->section, field->key, CT_NODES_MAX);
     }
-    struct plan *plan = &reader->plan;
+    struct ct_run_plan *plan = &reader->yaml->plan;
     plan->nodes = calloc(count, sizeof plan->nodes[0]);
     if (plan->nodes == NULL) {
         return ct_fail(CT_ERR_MEMORY, "no memory for %zu keys", count);
@@ -259,12 +271,14 @@ static enum ct_err read_keys(struct reader *reader, const struct field *field,
         const char *text = scalar_text(item);
         if (text == NULL || ct_hash_parse(text, &plan->nodes[i]) != CT_OK ||
             ct_hash_is_zero(&plan->nodes[i])) {
-            return fail_at(reader, line_of(item),
-                           "a node's key has 64 lower-case hex digits, as `cotrain key` prints it");
+            return ct_run_yaml_fail(
+                reader->yaml, line_of(item),
+                "a node's key has 64 lower-case hex digits, as `cotrain key` prints it");
         }
         for (size_t j = 0; j < i; j++) {
             if (ct_hash_equal(&plan->nodes[i], &plan->nodes[j])) {
-                return fail_at(reader, line_of(item), "this key is in the list twice");
+                return ct_run_yaml_fail(reader->yaml, line_of(item),
+                                        "this key is in the list twice");
             }
         }
     }
@@ -274,8 +288,8 @@ static enum ct_err read_keys(struct reader *reader, const struct field *field,
 
 static enum ct_err read_field(struct reader *reader, size_t index, const yaml_node_t *node) {
     const struct field *field = &fields[index];
-    void *to = (char *)&reader->plan + field->offset;
-    reader->lines[index] = line_of(node);
+    void *to = (char *)&reader->yaml->plan + field->offset;
+    reader->yaml->lines[index] = line_of(node);
     switch (field->type) {
     case FIELD_TEXT:
         return read_text(reader, field, node, to);
@@ -283,6 +297,8 @@ static enum ct_err read_field(struct reader *reader, size_t index, const yaml_no
         return read_count(reader, field, node, to);
     case FIELD_REAL:
         return read_real(reader, field, node, to);
+    case FIELD_FLAG:
+        return read_flag(reader, field, node, to);
     case FIELD_KEYS:
         return read_keys(reader, field, node);
     }
@@ -304,7 +320,7 @@ static size_t find_field(const char *section, const char *key) {
 /* The first required field of the section that has not been read; NULL for any section. */
 static const struct field *find_missing(const struct reader *reader, const char *section) {
     for (size_t i = 0; i < FIELD_COUNT_ALL; i++) {
-        if (fields[i].required && reader->lines[i] == 0 &&
+        if (fields[i].required && reader->yaml->lines[i] == 0 &&
             (section == NULL || strcmp(fields[i].section, section) == 0)) {
             return &fields[i];
         }
@@ -315,8 +331,8 @@ static const struct field *find_missing(const struct reader *reader, const char 
 static enum ct_err read_section(struct reader *reader, const char *section,
                                 const yaml_node_t *section_key, const yaml_node_t *node) {
     if (node->type != YAML_MAPPING_NODE) {
-        return fail_at(reader, line_of(section_key), "%s must hold indented 'key: value' lines",
-                       section);
+        return ct_run_yaml_fail(reader->yaml, line_of(section_key),
+                                "%s must hold indented 'key: value' lines", section);
     }
     for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start;
          pair < node->data.mapping.pairs.top; pair++) {
@@ -324,17 +340,19 @@ static enum ct_err read_section(struct reader *reader, const char *section,
         const char *key = scalar_text(key_node);
         size_t index = key == NULL ? FIELD_COUNT_ALL : find_field(section, key);
         if (index == FIELD_COUNT_ALL) {
-            return fail_at(reader, line_of(key_node), "unknown key '%.60s' in %s",
-                           key != NULL ? key : "", section);
+            return ct_run_yaml_fail(reader->yaml, line_of(key_node), "unknown key '%.60s' in %s",
+                                    key != NULL ? key : "", section);
         }
-        if (reader->lines[index] != 0) {
-            return fail_at(reader, line_of(key_node), "%s.%s is there twice", section, key);
+        if (reader->yaml->lines[index] != 0) {
+            return ct_run_yaml_fail(reader->yaml, line_of(key_node), "%s.%s is there twice",
+                                    section, key);
         }
         CT_TRY(read_field(reader, index, node_at(reader, pair->value)));
     }
     const struct field *missing = find_missing(reader, section);
     if (missing != NULL) {
-        return fail_at(reader, line_of(section_key), "%s lacks '%s'", section, missing->key);
+        return ct_run_yaml_fail(reader->yaml, line_of(section_key), "%s lacks '%s'", section,
+                                missing->key);
     }
     return CT_OK;
 }
@@ -342,9 +360,9 @@ static enum ct_err read_section(struct reader *reader, const char *section,
 static enum ct_err read_root(struct reader *reader) {
     const yaml_node_t *root = yaml_document_get_root_node(&reader->document);
     if (root == NULL || root->type != YAML_MAPPING_NODE) {
-        return fail_at(reader, 1,
-                       "a run's manifest has the sections run, model, training, data "
-                       "and admission");
+        return ct_run_yaml_fail(reader->yaml, 1,
+                                "a run's manifest has the sections run, model, training, data "
+                                "and admission");
     }
     bool seen[FIELD_COUNT_ALL] = {false};
     for (const yaml_node_pair_t *pair = root->data.mapping.pairs.start;
@@ -353,18 +371,20 @@ static enum ct_err read_root(struct reader *reader) {
         const char *section = scalar_text(key_node);
         size_t first = section == NULL ? FIELD_COUNT_ALL : find_field(section, NULL);
         if (first == FIELD_COUNT_ALL) {
-            return fail_at(reader, line_of(key_node), "unknown section '%.60s'",
-                           section != NULL ? section : "");
+            return ct_run_yaml_fail(reader->yaml, line_of(key_node), "unknown section '%.60s'",
+                                    section != NULL ? section : "");
         }
         if (seen[first]) {
-            return fail_at(reader, line_of(key_node), "section %s is there twice", section);
+            return ct_run_yaml_fail(reader->yaml, line_of(key_node), "section %s is there twice",
+                                    section);
         }
         seen[first] = true;
         CT_TRY(read_section(reader, section, key_node, node_at(reader, pair->value)));
     }
     const struct field *missing = find_missing(reader, NULL);
     if (missing != NULL) {
-        return fail_at(reader, line_of(root), "the section '%s' is missing", missing->section);
+        return ct_run_yaml_fail(reader->yaml, line_of(root), "the section '%s' is missing",
+                                missing->section);
     }
     return CT_OK;
 }
@@ -380,8 +400,8 @@ static enum ct_err read_document(struct reader *reader, struct ct_bytes text) {
     enum ct_err err = CT_OK;
     yaml_document_t next;
     if (yaml_parser_load(&parser, &reader->document) == 0) {
-        err = fail_at(reader, (unsigned)parser.problem_mark.line + 1, "%s",
-                      parser.problem != NULL ? parser.problem : "not YAML");
+        err = ct_run_yaml_fail(reader->yaml, (unsigned)parser.problem_mark.line + 1, "%s",
+                               parser.problem != NULL ? parser.problem : "not YAML");
         goto out_parser;
     }
     err = read_root(reader);
@@ -389,13 +409,14 @@ static enum ct_err read_document(struct reader *reader, struct ct_bytes text) {
         goto out_document;
     }
     if (yaml_parser_load(&parser, &next) == 0) {
-        err = fail_at(reader, (unsigned)parser.problem_mark.line + 1, "%s",
-                      parser.problem != NULL ? parser.problem : "not YAML");
+        err = ct_run_yaml_fail(reader->yaml, (unsigned)parser.problem_mark.line + 1, "%s",
+                               parser.problem != NULL ? parser.problem : "not YAML");
         goto out_document;
     }
     const yaml_node_t *root = yaml_document_get_root_node(&next);
     if (root != NULL) {
-        err = fail_at(reader, line_of(root), "a second document: a run has one manifest");
+        err = ct_run_yaml_fail(reader->yaml, line_of(root),
+                               "a second document: a run has one manifest");
     }
     yaml_document_delete(&next);
 out_document:
@@ -405,193 +426,26 @@ out_parser:
     return err;
 }
 
-/* The line of a key's value, else of a key near it: its section's first; 1 at worst. */
-static unsigned find_line(const struct reader *reader, const char *section, const char *key) {
+enum ct_err ct_run_yaml_read(struct ct_run_yaml *yaml, struct ct_bytes text) {
+    struct reader reader = {.yaml = yaml};
+    return read_document(&reader, text);
+}
+
+unsigned ct_run_yaml_line(const struct ct_run_yaml *yaml, const char *section, const char *key) {
+    const size_t index = find_field(section, key);
+    return index < FIELD_COUNT_ALL ? yaml->lines[index] : 0;
+}
+
+unsigned ct_run_yaml_line_near(const struct ct_run_yaml *yaml, const char *section,
+                               const char *key) {
     size_t exact = key == NULL ? FIELD_COUNT_ALL : find_field(section, key);
-    if (exact != FIELD_COUNT_ALL && reader->lines[exact] != 0) {
-        return reader->lines[exact];
+    if (exact != FIELD_COUNT_ALL && yaml->lines[exact] != 0) {
+        return yaml->lines[exact];
     }
     for (size_t i = 0; i < FIELD_COUNT_ALL; i++) {
-        if (strcmp(fields[i].section, section) == 0 && reader->lines[i] != 0) {
-            return reader->lines[i];
+        if (strcmp(fields[i].section, section) == 0 && yaml->lines[i] != 0) {
+            return yaml->lines[i];
         }
     }
     return 1;
-}
-
-static uint64_t or_default(uint64_t value, uint64_t otherwise) {
-    return value != 0 ? value : otherwise;
-}
-
-static enum ct_err make_rates(const struct reader *reader, struct ct_manifest *out) {
-    const struct plan *plan = &reader->plan;
-    if (plan->rate_peak <= 0 || plan->rate_floor > plan->rate_peak) {
-        return fail_at(reader, find_line(reader, "training", "rate_peak"),
-                       "training.rate_peak must be above 0 and not below rate_floor");
-    }
-    if (plan->warmup_tokens >= plan->total_tokens) {
-        return fail_at(reader, find_line(reader, "training", "warmup_tokens"),
-                       "training.warmup_tokens must be below total_tokens");
-    }
-    uint64_t unit = or_default(plan->rate_unit_tokens, or_default(plan->total_tokens / 1000, 1));
-    uint64_t count = plan->total_tokens / unit + (plan->total_tokens % unit != 0);
-    if (count > CT_RATE_ENTRIES_MAX) {
-        return fail_at(reader, find_line(reader, "training", "rate_unit_tokens"),
-                       "training.rate_unit_tokens: the table would have %llu entries, at most %u "
-                       "are allowed",
-                       (unsigned long long)count, CT_RATE_ENTRIES_MAX);
-    }
-    out->rates = calloc(count, sizeof out->rates[0]);
-    if (out->rates == NULL) {
-        return ct_fail(CT_ERR_MEMORY, "no memory for the learning rates");
-    }
-    out->rate_unit = unit;
-    out->rate_count = (uint32_t)count;
-    ct_rate_table(out->rates, out->rate_count, (uint32_t)(plan->warmup_tokens / unit),
-                  plan->rate_peak, plan->rate_floor);
-    return CT_OK;
-}
-
-/* The data set's sheet: its reference, tokenizer, licence, and whether there is enough of it. */
-static enum ct_err read_data(const struct reader *reader, struct ct_manifest *out,
-                             char *out_data_dir) {
-    const struct plan *plan = &reader->plan;
-    unsigned line = find_line(reader, "data", "path");
-    const char *slash = strrchr(reader->path, '/');
-    int length = plan->data_path[0] == '/' || slash == NULL
-                     ? snprintf(out_data_dir, PATH_MAX, "%s", plan->data_path)
-                     : snprintf(out_data_dir, PATH_MAX, "%.*s/%s", (int)(slash - reader->path),
-                                reader->path, plan->data_path);
-    char sheet[PATH_MAX];
-    if (length < 0 || length >= PATH_MAX ||
-        (size_t)snprintf(sheet, sizeof sheet, "%s/%s", out_data_dir, CT_DATASET_FILE) >=
-            sizeof sheet) {
-        return fail_at(reader, line, "data.path is too long");
-    }
-    struct ct_buf buf;
-    ct_buf_init(&buf, CT_DATASET_BYTES_MAX);
-    struct ct_dataset dataset = {0};
-    enum ct_err err = ct_file_read(sheet, &buf);
-    if (err == CT_OK) {
-        err = ct_dataset_parse(ct_buf_bytes(&buf), &dataset);
-    }
-    if (err != CT_OK) {
-        err = fail_at(reader, line, "data.path: %s; `cotrain data build` makes a data set",
-                      ct_err_detail());
-        goto out;
-    }
-    if (strcmp(dataset.license, plan->data_license) != 0) {
-        err = fail_at(reader, find_line(reader, "data", "license"),
-                      "data.license is '%s', the data set's own sheet says '%s'",
-                      plan->data_license, dataset.license);
-        goto out;
-    }
-    if (ct_dataset_tokens(&dataset, CT_SPLIT_TRAIN) < 3 * plan->context) {
-        err = fail_at(reader, line,
-                      "data.path: %llu tokens to train on, a context of %llu needs "
-                      "at least %llu",
-                      (unsigned long long)ct_dataset_tokens(&dataset, CT_SPLIT_TRAIN),
-                      (unsigned long long)plan->context, (unsigned long long)(3 * plan->context));
-        goto out;
-    }
-    out->dataset = (struct ct_blob_ref){ct_sha256(ct_buf_bytes(&buf)), buf.length};
-    out->model.vocab = dataset.vocab;
-    memcpy(out->tokenizer, dataset.tokenizer, sizeof out->tokenizer);
-out:
-    ct_dataset_deinit(&dataset);
-    ct_buf_deinit(&buf);
-    return err;
-}
-
-/* Plain values and defaults; texts have the sizes of the manifest's. */
-static enum ct_err make_manifest(struct reader *reader, struct ct_manifest *out) {
-    struct plan *plan = &reader->plan;
-    if (strcmp(plan->arch, "gpt2") != 0) {
-        return fail_at(reader, find_line(reader, "model", "arch"),
-                       "model.arch '%s' is not known here, only gpt2", plan->arch);
-    }
-    if (ct_numerics_parse(plan->numerics, &out->numerics) != CT_OK ||
-        out->numerics == CT_NUMERICS_FAST) {
-        return fail_at(reader, find_line(reader, "training", "numerics"),
-                       "training.numerics '%s' is not bf16-1 or fp32-1", plan->numerics);
-    }
-    out->version = 1;
-    memcpy(out->name, plan->name, sizeof out->name);
-    memcpy(out->license, plan->license, sizeof out->license);
-    memcpy(out->description, plan->description, sizeof out->description);
-    memcpy(out->provenance, plan->provenance, sizeof out->provenance);
-    memcpy(out->data_license, plan->data_license, sizeof out->data_license);
-    out->model.arch = CT_ARCH_GPT2;
-    out->model.context = (uint32_t)plan->context;
-    out->model.layers = (uint32_t)plan->layers;
-    out->model.heads = (uint32_t)plan->heads;
-    out->model.width = (uint32_t)plan->width;
-    out->rounds = (uint32_t)plan->rounds;
-    out->batch = (uint32_t)plan->batch;
-    out->leaves = (uint32_t)or_default(plan->leaves, 1);
-    out->steps = (uint32_t)or_default(plan->steps, 30);
-    uint32_t steps_min = out->steps < 8 ? out->steps : 8;
-    out->steps_min = (uint32_t)or_default(plan->steps_min, steps_min);
-    out->steps_max = (uint32_t)or_default(plan->steps_max, CT_STEPS_MAX);
-    out->adamw = ct_adamw_default();
-    out->epoch_rounds = (uint32_t)or_default(plan->epoch_rounds, 16);
-    out->snapshot_rounds = (uint32_t)or_default(plan->snapshot_rounds, 64);
-    out->quorum_nodes = (uint32_t)or_default(plan->quorum_nodes, 2);
-    out->round_time_ms = (uint32_t)or_default(plan->round_seconds, 60) * 1000;
-    out->upload_time_ms = (uint32_t)or_default(plan->upload_seconds, 60) * 1000;
-    out->checkpoint_time_ms = (uint32_t)or_default(plan->checkpoint_ms, 1000);
-    if (plan->policy[0] != '\0') { /* read_text cut the last line feed */
-        snprintf(out->policy, sizeof out->policy, "%s\n", plan->policy);
-    }
-    out->node_count = plan->node_count;
-    out->nodes = plan->nodes;
-    plan->nodes = NULL;
-    CT_TRY(make_rates(reader, out));
-    const char *section, *key;
-    if (ct_manifest_check(out, &section, &key) != CT_OK) {
-        return fail_at(reader, find_line(reader, section, key), "%s%s%s: %s", section,
-                       key != NULL ? "." : "", key != NULL ? key : "", ct_err_detail());
-    }
-    return CT_OK;
-}
-
-enum ct_err ct_manifest_load(const char *path, struct ct_manifest *out, char *out_data_dir) {
-    *out = (struct ct_manifest){0};
-    struct ct_buf text;
-    ct_buf_init(&text, CT_MANIFEST_SOURCE_BYTES_MAX);
-    struct reader *reader = calloc(1, sizeof *reader);
-    enum ct_err err = CT_OK;
-    if (reader == NULL) {
-        err = ct_fail(CT_ERR_MEMORY, "no memory to read %s", path);
-        goto out;
-    }
-    reader->path = path;
-    err = ct_file_read(path, &text);
-    if (err != CT_OK) {
-        goto out;
-    }
-    err = read_document(reader, ct_buf_bytes(&text));
-    if (err != CT_OK) {
-        goto out;
-    }
-    /* libyaml refuses NUL bytes, so the text is a C string. */
-    out->source = strndup((const char *)text.data, text.length);
-    if (out->source == NULL) {
-        err = ct_fail(CT_ERR_MEMORY, "no memory for %s", path);
-        goto out;
-    }
-    err = read_data(reader, out, out_data_dir);
-    if (err == CT_OK) {
-        err = make_manifest(reader, out);
-    }
-out:
-    if (reader != NULL) {
-        free(reader->plan.nodes);
-    }
-    free(reader);
-    ct_buf_deinit(&text);
-    if (err != CT_OK) {
-        ct_manifest_deinit(out);
-    }
-    return err;
 }

@@ -106,8 +106,9 @@ static void every_key_arrives(void **state) {
     assert_string_equal(m.provenance, "Written by the test.\nTwice.");
     assert_string_equal(m.tokenizer, "bytes");
     assert_string_equal(m.source, good);
-    const struct ct_model_shape shape = GPT2_SHAPE(256, 64, 4, 4, 128);
-    assert_memory_equal(&m.model, &shape, sizeof shape);
+    struct ct_model_shape shape = GPT2_SHAPE(256, 64, 4, 4, 128);
+    assert_int_equal(ct_shape_settle(&shape), CT_OK);
+    assert_true(same_shape(&m.model, &shape));
     assert_int_equal(m.numerics, CT_NUMERICS_BF16_1);
     const uint32_t numbers[] = {
         m.rounds,       m.batch,          m.leaves,         m.steps,        m.steps_min,
@@ -253,7 +254,7 @@ static void mistakes_are_named_with_their_line(void **state) {
         {"leaves: 2", "leaves: 8", 15, "divide the batch"},
         {"steps: 15", "steps: 9", 16, "training.steps"},
         {"steps_min: 10", "steps_min: 61", 17, "training.steps_min"},
-        {"arch: gpt2", "arch: llama", 7, "only gpt2"},
+        {"arch: gpt2", "arch: llama", 7, "hidden"},
         {"numerics: bf16-1", "numerics: fast", 13, "not bf16-1 or fp32-1"},
         {"license: Apache-2.0", "license: Apache 2", 4, "no SPDX licence expression"},
         {"license: CC0-1.0", "license: MIT", 26, "the data set's own sheet says 'CC0-1.0'"},
@@ -300,6 +301,128 @@ static void load_good(struct ct_manifest *out) {
     if (load_text(good, out) != CT_OK) {
         fail_msg("%s", ct_err_detail());
     }
+}
+
+/* The good file with another model section. */
+static void with_model(const char *model, char *out, size_t capacity) {
+    const char *from = strstr(good, "model:\n"), *to = strstr(good, "training:\n");
+    snprintf(out, capacity, "%.*smodel:\n%s%s", (int)(from - good), good, model, to);
+}
+
+static void a_llama_arrives_and_comes_back(void **state) {
+    (void)state;
+    static const struct {
+        const char *rest;
+        struct ct_model_shape shape;
+    } cases[] = {
+        {"  hidden: 96\n", LLAMA_SHAPE(256, 64, 2, 4, 4, 32, 96, false)},
+        {"  kv_heads: 2\n  hidden: 97\n  tied_head: true\n  norm_epsilon: 1.0e-6\n"
+         "  rope_theta: 500000\n",
+         {.arch = CT_ARCH_LLAMA,
+          .vocab = 256,
+          .context = 64,
+          .layers = 2,
+          .heads = 4,
+          .width = 32,
+          .kv_heads = 2,
+          .hidden = 97,
+          .tied = true,
+          .norm_epsilon = 1e-6f,
+          .rope_theta = 500000.0f}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char model[400], text[8192];
+        struct ct_manifest m, back;
+        struct ct_model_shape expected = cases[i].shape;
+        assert_int_equal(ct_shape_settle(&expected), CT_OK);
+        snprintf(model, sizeof model,
+                 "  arch: llama\n  layers: 2\n  heads: 4\n  width: 32\n  context: 64\n%s",
+                 cases[i].rest);
+        with_model(model, text, sizeof text);
+        if (load_text(text, &m) != CT_OK) {
+            fail_msg("%s", ct_err_detail());
+        }
+        assert_true(same_shape(&m.model, &expected));
+        struct ct_buf bytes, again;
+        ct_buf_init(&bytes, CT_MANIFEST_BYTES_MAX);
+        ct_buf_init(&again, CT_MANIFEST_BYTES_MAX);
+        assert_int_equal(ct_manifest_encode(&m, &bytes), CT_OK);
+        assert_int_equal(ct_manifest_decode(ct_buf_bytes(&bytes), &back), CT_OK);
+        assert_true(same_shape(&back.model, &expected));
+        assert_int_equal(ct_manifest_encode(&back, &again), CT_OK);
+        assert_int_equal(bytes.length, again.length);
+        assert_memory_equal(bytes.data, again.data, bytes.length);
+        ct_buf_deinit(&again);
+        ct_buf_deinit(&bytes);
+        ct_manifest_deinit(&back);
+        ct_manifest_deinit(&m);
+    }
+}
+
+static void wrong_models_are_named_with_their_line(void **state) {
+    (void)state;
+#define GPT2_LINES  "  arch: gpt2\n  layers: 2\n  heads: 4\n  width: 32\n  context: 64\n"
+#define LLAMA_LINES "  arch: llama\n  layers: 2\n  heads: 4\n  width: 32\n  context: 64\n"
+    static const struct {
+        const char *model;
+        unsigned line;
+        const char *words;
+    } cases[] = {
+        {"  arch: bert\n  layers: 2\n  heads: 4\n  width: 32\n  context: 64\n", 7, "gpt2 or llama"},
+        {GPT2_LINES "  kv_heads: 4\n", 12, "only a llama"},
+        {GPT2_LINES "  tied_head: true\n", 12, "only a llama"},
+        {GPT2_LINES "  hidden: 128\n", 12, "only a llama"},
+        {GPT2_LINES "  norm_epsilon: 1.0e-5\n", 12, "only a llama"},
+        {GPT2_LINES "  rope_theta: 10000\n", 12, "only a llama"},
+        {LLAMA_LINES, 7, "hidden"},
+        {LLAMA_LINES "  hidden: 64\n  kv_heads: 3\n", 13, "kv_heads 3"},
+        {LLAMA_LINES "  hidden: 64\n  tied_head: yes\n", 13, "true or false"},
+        {LLAMA_LINES "  hidden: 64\n  tied_head: 'true'\n", 13, "true or false"},
+        {LLAMA_LINES "  hidden: 64\n  norm_epsilon: 0\n", 13, "above 0"},
+        {LLAMA_LINES "  hidden: 64\n  norm_epsilon: 0.5\n", 13, "norm_epsilon"},
+        {LLAMA_LINES "  hidden: 64\n  rope_theta: 16777217\n", 13, "nearest is 16777216"},
+        {LLAMA_LINES "  hidden: 64\n  rope_theta: 0\n", 13, "whole number"},
+        {"  arch: llama\n  layers: 2\n  heads: 32\n  width: 32\n  context: 64\n  hidden: 8\n", 10,
+         "even"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[8192];
+        with_model(cases[i].model, text, sizeof text);
+        expect_line(text, cases[i].line, cases[i].words, cases[i].model);
+    }
+}
+
+/* One manifest has one encoding: what another architecture has, or has by itself, is refused. */
+static void models_have_one_encoding(void **state) {
+    (void)state;
+    struct ct_manifest m, back;
+    load_good(&m);
+    struct ct_buf bytes;
+    ct_buf_init(&bytes, CT_MANIFEST_BYTES_MAX);
+    assert_int_equal(ct_manifest_encode(&m, &bytes), CT_OK);
+    /* the model's fields, context to width */
+    static const uint8_t model[] = {0x08, 1, 0x10, 0x80, 2,    0x18, 64,
+                                    0x20, 4, 0x28, 4,    0x30, 128,  1};
+    uint8_t *place = memmem(bytes.data, bytes.length, model, sizeof model);
+    assert_non_null(place);
+    assert_int_equal(place[-1], sizeof model);
+    const size_t end = (size_t)(place - bytes.data) + sizeof model;
+    /* kv_heads 4, heads' own number; two bytes more in the message */
+    uint8_t *longer = malloc(bytes.length + 2);
+    assert_non_null(longer);
+    memcpy(longer, bytes.data, end);
+    memcpy(longer + end, (const uint8_t[]){0x38, 4}, 2);
+    memcpy(longer + end + 2, bytes.data + end, bytes.length - end);
+    longer[place - bytes.data - 1] += 2;
+    assert_int_equal(ct_manifest_decode((struct ct_bytes){longer, bytes.length + 2}, &back),
+                     CT_ERR_FORMAT);
+    assert_non_null(strstr(ct_err_detail(), "architecture"));
+    place[1] = 2; /* a Llama without what it must have */
+    assert_int_equal(ct_manifest_decode(ct_buf_bytes(&bytes), &back), CT_ERR_FORMAT);
+    assert_non_null(strstr(ct_err_detail(), "architecture"));
+    free(longer);
+    ct_buf_deinit(&bytes);
+    ct_manifest_deinit(&m);
 }
 
 #define WITNESS "witness w lite.example/w+5219dabb+BBx91b4BOlA/WNLI9q6CSLRepzDtxvRSVx9ULtKbUjSo"
@@ -358,7 +481,7 @@ static void blobs_come_back_as_they_were(void **state) {
     assert_memory_equal(back.rates, m.rates, m.rate_count * sizeof m.rates[0]);
     assert_memory_equal(back.nodes, m.nodes, m.node_count * sizeof m.nodes[0]);
     assert_memory_equal(&back.adamw, &m.adamw, sizeof m.adamw);
-    assert_memory_equal(&back.model, &m.model, sizeof m.model);
+    assert_true(same_shape(&back.model, &m.model));
     assert_memory_equal(&back.dataset, &m.dataset, sizeof m.dataset);
     assert_string_equal(back.source, good);
     assert_string_equal(back.provenance, m.provenance);
@@ -472,6 +595,9 @@ int main(void) {
         cmocka_unit_test(mistakes_are_named_with_their_line),
         cmocka_unit_test(long_texts_are_refused),
         cmocka_unit_test(witnesses_arrive_as_a_policy),
+        cmocka_unit_test(a_llama_arrives_and_comes_back),
+        cmocka_unit_test(wrong_models_are_named_with_their_line),
+        cmocka_unit_test(models_have_one_encoding),
         cmocka_unit_test(blobs_come_back_as_they_were),
         cmocka_unit_test(damaged_blobs),
         cmocka_unit_test(values_out_of_range_are_not_encoded),
