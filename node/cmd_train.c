@@ -21,13 +21,19 @@
 static const char usage[] =
     "usage: cotrain train (--data DIR | --text FILE) [OPTIONS]\n"
     "\n"
-    "Trains a GPT-2 from scratch on this machine alone. FILE is taken as bytes: the first nine\n"
+    "Trains a GPT-2 or Llama from scratch on this machine alone. FILE is taken as bytes: the first "
+    "nine\n"
     "tenths to train, the last tenth held out.\n"
     "\n"
     "  --data DIR         a data set made by cotrain data build\n"
     "  --text FILE        one text file\n"
     "  --layers N         (4)      --heads N    (4)\n"
     "  --width N          (128)    --context N  (64)\n"
+    "  --arch NAME        gpt2 or llama (gpt2). A Llama has also:\n"
+    "    --kv-heads N     heads of keys and values (as --heads)\n"
+    "    --hidden N       width of the MLP (8/3 of the width, in eights)\n"
+    "    --tied-head      the head is the token embedding\n"
+    "    --norm-epsilon R (0.00001)   --rope-theta R (10000)\n"
     "  --batch N          sequences in a step (12)\n"
     "  --leaves N         1, 2, 4, 8 or 16 partial sums of the gradient (1)\n"
     "  --micro-batch N    sequences in memory at once; changes no bit (chosen)\n"
@@ -84,9 +90,9 @@ static void started(void *user, const struct ct_solo_start *start) {
                              (json_int_t)(plan->total + start->training_state_bytes)));
         return;
     }
-    printf("model     %u layers x %u, %u heads, context %u, vocabulary %u: %.2f M parameters\n",
-           shape->layers, shape->width, shape->heads, shape->context, shape->vocab,
-           (double)start->layout->parameters / 1e6);
+    printf("model     %s, %u layers x %u, %u heads, context %u, vocabulary %u: %.2f M parameters\n",
+           ct_arch_name(shape->arch), shape->layers, shape->width, shape->heads, shape->context,
+           shape->vocab, (double)start->layout->parameters / 1e6);
     printf("text      %" PRIu64 " tokens to train, %" PRIu64 " held out\n", start->train_tokens,
            start->heldout_tokens);
     printf("numerics  %s on %s\n", numerics,
@@ -175,6 +181,12 @@ enum {
     OPTION_HEADS,
     OPTION_WIDTH,
     OPTION_CONTEXT,
+    OPTION_ARCH,
+    OPTION_KV_HEADS,
+    OPTION_HIDDEN,
+    OPTION_TIED,
+    OPTION_EPSILON,
+    OPTION_THETA,
     OPTION_BATCH,
     OPTION_LEAVES,
     OPTION_MICRO,
@@ -198,6 +210,12 @@ static const struct option long_options[] = {
     {"heads", required_argument, NULL, OPTION_HEADS},
     {"width", required_argument, NULL, OPTION_WIDTH},
     {"context", required_argument, NULL, OPTION_CONTEXT},
+    {"arch", required_argument, NULL, OPTION_ARCH},
+    {"kv-heads", required_argument, NULL, OPTION_KV_HEADS},
+    {"hidden", required_argument, NULL, OPTION_HIDDEN},
+    {"tied-head", no_argument, NULL, OPTION_TIED},
+    {"norm-epsilon", required_argument, NULL, OPTION_EPSILON},
+    {"rope-theta", required_argument, NULL, OPTION_THETA},
     {"batch", required_argument, NULL, OPTION_BATCH},
     {"leaves", required_argument, NULL, OPTION_LEAVES},
     {"micro-batch", required_argument, NULL, OPTION_MICRO},
@@ -230,6 +248,8 @@ static enum ct_err take_number(struct ct_solo_options *solo, int option, const c
         {OPTION_HEADS, 1, CT_WIDTH_MAX, &solo->shape.heads},
         {OPTION_WIDTH, 1, CT_WIDTH_MAX, &solo->shape.width},
         {OPTION_CONTEXT, 1, CT_CONTEXT_MAX, &solo->shape.context},
+        {OPTION_KV_HEADS, 1, CT_WIDTH_MAX, &solo->shape.kv_heads},
+        {OPTION_HIDDEN, 1, CT_HIDDEN_MAX, &solo->shape.hidden},
         {OPTION_BATCH, 1, 1u << 20, &solo->engine.batch},
         {OPTION_LEAVES, 1, 16, &solo->engine.leaves},
         {OPTION_MICRO, 0, 1u << 20, &solo->engine.micro_batch},
@@ -247,6 +267,14 @@ static enum ct_err take_number(struct ct_solo_options *solo, int option, const c
     return ct_fail(CT_ERR_USAGE, "unknown option");
 }
 
+static enum ct_err take_float(int option, const char *text, float minimum, float maximum,
+                              float *out) {
+    double value;
+    CT_TRY(ct_option_double(option_name(option), text, (double)minimum, (double)maximum, &value));
+    *out = (float)value;
+    return CT_OK;
+}
+
 static enum ct_err take_option(struct command *command, int option, const char *text) {
     struct ct_solo_options *solo = &command->solo;
     switch (option) {
@@ -262,6 +290,19 @@ static enum ct_err take_option(struct command *command, int option, const char *
     case OPTION_JSON:
         command->json = true;
         return CT_OK;
+    case OPTION_ARCH:
+        return ct_arch_parse(text, &solo->shape.arch) == CT_OK
+                   ? CT_OK
+                   : ct_fail(CT_ERR_USAGE, "--arch takes gpt2 or llama");
+    case OPTION_TIED:
+        solo->shape.tied = true;
+        return CT_OK;
+    case OPTION_EPSILON:
+        return take_float(option, text, CT_NORM_EPSILON_MIN, CT_NORM_EPSILON_MAX,
+                          &solo->shape.norm_epsilon);
+    case OPTION_THETA:
+        return take_float(option, text, CT_ROPE_THETA_MIN, CT_ROPE_THETA_MAX,
+                          &solo->shape.rope_theta);
     case OPTION_RATE:
         return ct_option_double("rate", text, 0.0, 10.0, &solo->peak);
     case OPTION_FLOOR:
@@ -279,6 +320,9 @@ static enum ct_err take_option(struct command *command, int option, const char *
 
 static void set_defaults(struct command *command) {
     struct ct_solo_options *solo = &command->solo;
+    if (solo->shape.arch == CT_ARCH_LLAMA && solo->shape.hidden == 0) {
+        solo->shape.hidden = (solo->shape.width * 8 / 3 + 7) / 8 * 8;
+    }
     if (solo->floor < 0.0) {
         solo->floor = solo->peak / 10.0;
     }
