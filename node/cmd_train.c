@@ -21,12 +21,16 @@
 static const char usage[] =
     "usage: cotrain train (--data DIR | --text FILE) [OPTIONS]\n"
     "\n"
-    "Trains a GPT-2 or Llama from scratch on this machine alone. FILE is taken as bytes: the first "
+    "Trains a GPT-2 or Llama on this machine alone, from scratch or from a model. FILE is taken as "
+    "bytes: the first "
     "nine\n"
     "tenths to train, the last tenth held out.\n"
     "\n"
     "  --data DIR         a data set made by cotrain data build\n"
     "  --text FILE        one text file\n"
+    "  --from DIR         goes on from this model (config.json, model.safetensors), whose shape "
+    "it\n"
+    "                     has; of a Llama --context may be shorter\n"
     "  --layers N         (4)      --heads N    (4)\n"
     "  --width N          (128)    --context N  (64)\n"
     "  --arch NAME        gpt2 or llama (gpt2). A Llama has also:\n"
@@ -54,6 +58,7 @@ struct command {
     struct ct_solo_options solo;
     const char *out;
     bool json, terminal;
+    bool shape_given, context_given;
     uint32_t report_every;
 };
 
@@ -177,6 +182,7 @@ static enum ct_err ended(void *user, const struct ct_solo_end *end) {
 enum {
     OPTION_DATA = 256,
     OPTION_TEXT,
+    OPTION_FROM,
     OPTION_LAYERS,
     OPTION_HEADS,
     OPTION_WIDTH,
@@ -206,6 +212,7 @@ enum {
 static const struct option long_options[] = {
     {"data", required_argument, NULL, OPTION_DATA},
     {"text", required_argument, NULL, OPTION_TEXT},
+    {"from", required_argument, NULL, OPTION_FROM},
     {"layers", required_argument, NULL, OPTION_LAYERS},
     {"heads", required_argument, NULL, OPTION_HEADS},
     {"width", required_argument, NULL, OPTION_WIDTH},
@@ -277,6 +284,9 @@ static enum ct_err take_float(int option, const char *text, float minimum, float
 
 static enum ct_err take_option(struct command *command, int option, const char *text) {
     struct ct_solo_options *solo = &command->solo;
+    command->context_given |= option == OPTION_CONTEXT;
+    command->shape_given |=
+        option >= OPTION_LAYERS && option <= OPTION_THETA && option != OPTION_CONTEXT;
     switch (option) {
     case OPTION_DATA:
         solo->source.data_dir = text;
@@ -289,6 +299,9 @@ static enum ct_err take_option(struct command *command, int option, const char *
         return CT_OK;
     case OPTION_JSON:
         command->json = true;
+        return CT_OK;
+    case OPTION_FROM:
+        solo->from = text;
         return CT_OK;
     case OPTION_ARCH:
         return ct_arch_parse(text, &solo->shape.arch) == CT_OK
@@ -320,6 +333,7 @@ static enum ct_err take_option(struct command *command, int option, const char *
 
 static void set_defaults(struct command *command) {
     struct ct_solo_options *solo = &command->solo;
+    solo->from_context = solo->from != NULL && command->context_given ? solo->shape.context : 0;
     if (solo->shape.arch == CT_ARCH_LLAMA && solo->shape.hidden == 0) {
         solo->shape.hidden = (solo->shape.width * 8 / 3 + 7) / 8 * 8;
     }
@@ -358,7 +372,12 @@ static int parse(struct command *command, bool speaks, int argc, char **argv) {
         fprintf(stderr, "cotrain train: '%s' is not an option; cotrain train --help tells how\n",
                 argv[optind]);
     }
-    return optind != argc ? CT_EXIT_USAGE : -1;
+    const bool both = command->solo.from != NULL && command->shape_given;
+    if (both && speaks) {
+        fputs("cotrain train: --from brings the model's shape; leave the shape's options out\n",
+              stderr);
+    }
+    return optind != argc || both ? CT_EXIT_USAGE : -1;
 }
 
 int ct_cmd_train(int argc, char **argv) {

@@ -2,6 +2,7 @@
 
 #include "heldout.h"
 
+#include <cotrain/model_dir.h>
 #include <cotrain/pages.h>
 #include <cotrain/window.h>
 
@@ -27,6 +28,7 @@ struct solo {
     struct ct_train_state state;
     struct ct_windows windows;
     struct ct_heldout heldout;
+    float *base; /* the model to go on from, until θ has it; rank 0 */
     float *gradient, *rates;
     uint32_t *tokens;
     uint32_t skipped;
@@ -60,6 +62,14 @@ static enum ct_err compare_options(const struct solo *solo) {
     const uint64_t facts[] = {
         options->shape.context,
         options->shape.heads,
+        options->shape.arch,
+        options->shape.kv_heads,
+        options->shape.hidden,
+        options->shape.tied,
+        double_bits((double)options->shape.norm_epsilon),
+        double_bits((double)options->shape.rope_theta),
+        options->from != NULL,
+        options->from_context,
         options->engine.batch,
         options->engine.leaves,
         options->steps,
@@ -81,12 +91,44 @@ static enum ct_err load_text(struct solo *solo, uint32_t *out_vocab) {
     return ct_text_split_load(source, CT_SPLIT_HELDOUT, &solo->heldout_text, out_vocab);
 }
 
+/* The model to go on from; its shape takes the place of the options', but for a shorter context. */
+static enum ct_err load_base(struct solo *solo, uint32_t vocab, struct ct_model_shape *shape) {
+    const char *from = solo->options->from;
+    const uint32_t context = solo->options->from_context;
+    struct ct_layout layout;
+    CT_TRY(ct_model_load(from, &layout, &solo->base));
+    *shape = layout.shape;
+    ct_layout_deinit(&layout);
+    if (vocab > shape->vocab) {
+        return ct_fail(CT_ERR_CONFIG, "%s: knows %u tokens, the text uses %u", from, shape->vocab,
+                       vocab);
+    }
+    if (context != 0 && context != shape->context) {
+        if (shape->arch == CT_ARCH_GPT2 || context > shape->context) {
+            return ct_fail(CT_ERR_CONFIG,
+                           "%s: has a context of %u; a llama's can be shorter, no other change is "
+                           "possible",
+                           from, shape->context);
+        }
+        shape->context = context;
+    }
+    return CT_OK;
+}
+
+/* The text's and the model's shape, on rank 0. */
+static enum ct_err load_files(struct solo *solo, struct ct_model_shape *shape) {
+    CT_TRY(load_text(solo, &shape->vocab));
+    return solo->options->from != NULL && solo->site->rank == 0
+               ? load_base(solo, shape->vocab, shape)
+               : CT_OK;
+}
+
 static enum ct_err load(struct solo *solo) {
     const struct ct_solo_options *options = solo->options;
     struct ct_model_shape shape = options->shape;
     CT_TRY(compare_options(solo));
-    CT_TRY(ct_site_agree(solo->site, load_text(solo, &shape.vocab)));
-    CT_TRY(solo->site->calls->share(solo->site, &shape.vocab, sizeof shape.vocab));
+    CT_TRY(ct_site_agree(solo->site, load_files(solo, &shape)));
+    CT_TRY(solo->site->calls->share(solo->site, &shape, sizeof shape));
     CT_TRY(ct_layout_init(&solo->layout, &shape));
     solo->part = options->engine;
     CT_TRY(ct_site_options(solo->site, &solo->part));
@@ -106,7 +148,7 @@ static enum ct_err load(struct solo *solo) {
 }
 
 static enum ct_err open_text(struct solo *solo, const struct ct_hash *seed) {
-    const uint32_t context = solo->options->shape.context;
+    const uint32_t context = solo->layout.shape.context;
     if (solo->site->rank != 0) {
         return CT_OK;
     }
@@ -115,10 +157,25 @@ static enum ct_err open_text(struct solo *solo, const struct ct_hash *seed) {
                            &solo->heldout_text);
 }
 
+/* θ before the first step: drawn, or rank 0's to all. */
+static enum ct_err first_model(struct solo *solo, const struct ct_hash *seed) {
+    const size_t bytes = solo->layout.parameters * sizeof(float);
+    if (solo->options->from == NULL) {
+        ct_layout_draw(&solo->layout, seed, solo->state.theta);
+        return CT_OK;
+    }
+    if (solo->base != NULL) {
+        memcpy(solo->state.theta, solo->base, bytes);
+        free(solo->base);
+        solo->base = NULL;
+    }
+    return solo->site->calls->share(solo->site, solo->state.theta, bytes);
+}
+
 static enum ct_err prepare(struct solo *solo) {
     const struct ct_solo_options *options = solo->options;
     const struct ct_hash seed = seed_hash(options->seed);
-    const size_t window = options->shape.context + 1;
+    const size_t window = solo->layout.shape.context + 1;
     CT_TRY(ct_engine_open(&solo->layout, &solo->part, &solo->engine));
     CT_TRY(ct_train_state_init(&solo->state, &solo->layout, false));
     solo->state.threads = solo->part.threads;
@@ -132,8 +189,7 @@ static enum ct_err prepare(struct solo *solo) {
     }
     ct_rate_table(solo->rates, options->steps, options->warmup_steps, options->peak,
                   options->floor);
-    ct_layout_draw(&solo->layout, &seed, solo->state.theta);
-    return CT_OK;
+    return first_model(solo, &seed);
 }
 
 static enum ct_err compare_models(const struct solo *solo, const char *what) {
@@ -142,7 +198,7 @@ static enum ct_err compare_models(const struct solo *solo, const char *what) {
 }
 
 static uint64_t step_tokens(const struct solo *solo) {
-    return (uint64_t)solo->options->engine.batch * solo->options->shape.context;
+    return (uint64_t)solo->options->engine.batch * solo->layout.shape.context;
 }
 
 static enum ct_err run_step(struct solo *solo, uint32_t step, struct ct_solo_step *out) {
@@ -155,7 +211,7 @@ static enum ct_err run_step(struct solo *solo, uint32_t step, struct ct_solo_ste
         ct_windows_read(&solo->windows, (uint64_t)step * batch, batch, solo->tokens);
     }
     CT_TRY(ct_site_deal_tokens(solo->site, &go, solo->tokens,
-                               (size_t)solo->part.batch * (solo->options->shape.context + 1)));
+                               (size_t)solo->part.batch * (solo->layout.shape.context + 1)));
     CT_TRY(ct_site_gradient(solo->site, solo->engine, &solo->layout, solo->state.theta,
                             solo->tokens, solo->gradient, &loss));
     const struct ct_adamw_report report =
@@ -185,7 +241,7 @@ static void report(struct solo *solo, struct ct_solo_step *step) {
     const struct ct_solo_options *options = solo->options;
     const bool due = options->eval_every > 0 && step->step % options->eval_every == 0;
     if (due && step->step < options->steps) {
-        const uint64_t windows = EVAL_TOKENS / options->shape.context;
+        const uint64_t windows = EVAL_TOKENS / solo->layout.shape.context;
         step->heldout =
             ct_heldout_loss(&solo->heldout, solo->state.theta, windows > 0 ? windows : 1);
     }
@@ -232,6 +288,7 @@ enum ct_err ct_solo_run(const struct ct_solo_options *options, struct ct_site *s
     free(solo.tokens);
     free(solo.rates);
     free(solo.gradient);
+    free(solo.base);
     ct_heldout_deinit(&solo.heldout);
     ct_train_state_deinit(&solo.state);
     ct_engine_close(solo.engine);

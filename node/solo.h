@@ -11,6 +11,8 @@
 struct ct_solo_options {
     struct ct_text_source source;
     struct ct_model_shape shape; /* vocab is taken from the text */
+    const char *from;      /* a model directory to go on from, instead of the shape; or NULL */
+    uint32_t from_context; /* a shorter context than that model's own; 0: its own */
     struct ct_engine_options engine;
     uint32_t steps, warmup_steps, eval_every; /* eval_every 0: at the end only */
     double peak, floor;

@@ -50,6 +50,21 @@ expect 0 "$cotrain" train --text "$dir/text" $small --steps 60 --seed 2 --json
 expect 0 "$cotrain" train --text "$dir/text" $small --steps 3 --numerics fast
 grep -q '^memory ' "$dir/out" || fail "no memory plan"
 
+# A Llama, and going on from it: what is saved is what is gone on from.
+llama="--arch llama --layers 2 --width 32 --heads 4 --kv-heads 2 --context 32 --batch 8"
+expect 0 "$cotrain" train --text "$dir/text" $llama --steps 20 --out "$dir/llama" --json
+digest_llama=$(value model_sha256)
+expect 0 env COTRAIN_ISA=scalar "$cotrain" train --text "$dir/text" $llama --steps 20 --json
+[ "$(value model_sha256)" = "$digest_llama" ] || fail "a llama has other bits with COTRAIN_ISA=scalar"
+expect 0 "$cotrain" train --text "$dir/text" --from "$dir/llama" --batch 8 --steps 1 --rate 0 --out "$dir/same" --json
+[ "$(value model_sha256)" = "$digest_llama" ] || fail "a step of rate 0 from a model gives another one"
+expect 0 "$cotrain" train --text "$dir/text" --from "$dir/llama" --context 16 --batch 8 --steps 5 --json
+[ "$(value model_sha256)" != "$digest_llama" ] || fail "training from a model changes nothing"
+expect 1 "$cotrain" train --text "$dir/text" --from "$dir/llama" --context 64 --steps 1
+expect 1 "$cotrain" train --text "$dir/text" --from "$dir/model" --context 16 --steps 1
+expect 2 "$cotrain" train --text "$dir/text" --from "$dir/llama" --layers 2 --steps 1
+expect 2 "$cotrain" train --text "$dir/text" --arch bert
+
 # A data set of the same text is the same text.
 expect 0 "$cotrain" data build --name x --license CC0-1.0 --source x "$dir/data" "$dir/text"
 expect 0 "$cotrain" train --data "$dir/data" $small --steps 60 --json
