@@ -60,6 +60,8 @@ static enum ct_err compare_options(const struct solo *solo) {
     const struct ct_solo_options *options = solo->options;
     const uint64_t numerics = options->engine.numerics;
     const uint64_t facts[] = {
+        options->shape.layers,
+        options->shape.width,
         options->shape.context,
         options->shape.heads,
         options->shape.arch,

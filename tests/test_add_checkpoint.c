@@ -66,7 +66,7 @@ static void what_is_no_request(void **state) {
         "old 1 \n\nx\n",
         "old 9223372036854775808\n\nx\n",
         "old 1\n",
-        "old 1\n" HASH,
+        ("old 1\n" HASH),
         "old 1\nhash\n\nx\n",
         "old 1\r\n\nx\n",
         "Old 1\n\nx\n",

@@ -326,7 +326,10 @@ static void damaged_ledgers_are_mended_or_refused(void **state) {
             ct_ledger_close(ledger);
         }
         if (ct_ledger_open(honest.world->path, ORIGIN, honest.world->key, &ledger) == CT_OK) {
-            assert_holds(honest.world, ledger, ct_ledger_size(ledger), SIZE);
+            /* Opening reads the log's end alone; the check finds the rest, and mends tiles. */
+            if (ct_ledger_check(ledger) == CT_OK) {
+                assert_holds(honest.world, ledger, ct_ledger_size(ledger), SIZE);
+            }
             ct_ledger_close(ledger);
         }
         fixture_write(below(honest.world, name), good.data, good.length);

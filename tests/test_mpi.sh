@@ -39,7 +39,7 @@ refused "a site of 3 ranks" -n 3 "$mpi" $job
 refused "8 ranks cannot share a step of 4 leaves" -n 8 "$mpi" $job
 refused "the numerics of rank 1 and of rank 0 differ" \
     -n 1 "$mpi" $job : -n 1 "$mpi" $job --numerics fp32-1
-refused "the first model of rank 1 and of rank 0 differ" \
+refused "the options of rank 1 and of rank 0 differ" \
     -n 1 "$mpi" $job : -n 1 "$mpi" $job --layers 3
 
 # A site in a run; its ranks have directories as if they were on two machines.
