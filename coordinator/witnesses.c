@@ -203,7 +203,7 @@ enum ct_err ct_witnesses_open(const struct ct_policy *policy, const char *ledger
         struct witness *witness = &all->witnesses[all->count];
         witness->all = all;
         witness->member = &all->policy.members[i];
-        snprintf(witness->report.name, sizeof witness->report.name, "%s", witness->member->name);
+        snprintf(witness->report.name, sizeof witness->report.name, "%s", policy->members[i].name);
         if (pthread_create(&witness->thread, NULL, run, witness) != 0) {
             ct_witnesses_close(all);
             return ct_fail(CT_ERR_MEMORY, "no thread for the witness %s", policy->members[i].name);

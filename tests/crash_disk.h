@@ -324,7 +324,9 @@ static inline void crash_disk_cut(struct crash_disk *disk) {
             struct ct_buf bytes = crash_content(disk, value);
             FILE *stream = fopen(name->path, "wb");
             if (stream != NULL) {
-                assert_int_equal(fwrite(bytes.data, 1, bytes.length, stream), bytes.length);
+                if (bytes.length > 0) {
+                    assert_int_equal(fwrite(bytes.data, 1, bytes.length, stream), bytes.length);
+                }
                 fclose(stream);
             }
             ct_buf_deinit(&bytes);
