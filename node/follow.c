@@ -63,7 +63,13 @@ void ct_follow_close(struct ct_follow *follow) {
     pthread_mutex_destroy(&follow->lock);
 }
 
-/* Blobs that entries name: from the store, else from the network. */
+static void drop_blob(struct ct_follow *follow, const struct ct_hash *sha256) {
+    char path[4096];
+    ct_blobs_path(&follow->blobs, sha256, path);
+    unlink(path);
+}
+
+/* Blobs that entries name: from the store, else, or when damaged there, from the network. */
 static enum ct_err blob_source(void *user, const struct ct_blob_ref *ref, uint64_t maximum,
                                struct ct_buf *out) {
     struct ct_follow *follow = user;
@@ -72,13 +78,13 @@ static enum ct_err blob_source(void *user, const struct ct_blob_ref *ref, uint64
                        (unsigned long long)ref->length, (unsigned long long)maximum);
     }
     CT_TRY(ct_fetch_blob(follow->fetch, ref, &follow->blobs));
-    return ct_blobs_get(&follow->blobs, ref, maximum, out);
-}
-
-static void drop_blob(struct ct_follow *follow, const struct ct_hash *sha256) {
-    char path[4096];
-    ct_blobs_path(&follow->blobs, sha256, path);
-    unlink(path);
+    enum ct_err err = ct_blobs_get(&follow->blobs, ref, maximum, out);
+    if (err == CT_ERR_DIGEST) {
+        drop_blob(follow, &ref->sha256);
+        CT_TRY(ct_fetch_blob(follow->fetch, ref, &follow->blobs));
+        err = ct_blobs_get(&follow->blobs, ref, maximum, out);
+    }
+    return err;
 }
 
 static bool is_own(const struct ct_follow *follow, const struct ct_fold_node *node) {
@@ -110,6 +116,7 @@ static enum ct_err fetch_for_close(struct ct_follow *follow, const struct ct_rou
         loss += (double)node->commit.loss * node->commit.steps;
         steps += node->commit.steps;
     }
+    CT_TRY(ct_fetch_blob(follow->fetch, &closed->merged, &follow->blobs));
     follow->last_senders = senders;
     follow->last_loss = steps > 0.0 ? (float)(loss / steps) : 0.0f;
     if (!replay->theta_valid && closed->has_snapshot && fold->round >= replay->from_round) {
@@ -171,13 +178,19 @@ static enum ct_err apply_close(struct ct_follow *follow, struct ct_bytes bytes,
         }
     }
     const uint64_t before = replay->fold.entries;
+    const bool had_theta = replay->theta_valid;
     pthread_mutex_lock(&follow->lock);
     enum ct_err err = ct_replay_apply(replay, bytes, true, blob_source, follow);
-    if (replay->fold.entries > before) {
+    const bool closes = replay->fold.entries > before;
+    if (closes) {
         try_saved_theta(follow);
     }
     pthread_mutex_unlock(&follow->lock);
-    if (replay->fold.entries > before) {
+    if (!closes && had_theta && !replay->theta_valid) {
+        /* θ moved on without its entry: nothing but a new beginning brings it back. */
+        follow->started = false;
+    }
+    if (closes) {
         const struct ct_fold_node *self = ct_fold_find_key(&replay->fold, &follow->key);
         follow->last_round = replay->fold.round;
         follow->last_merged =

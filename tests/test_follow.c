@@ -489,20 +489,55 @@ static void full_bundles_replace_partial_ones(void **state) {
     http_files_stop(&empty);
 }
 
-static void a_missing_payload_is_waited_for(void **state) {
-    struct run *run = *state;
+/* The served blob is gone for one advance, which fails, and then back. */
+static void advance_without(struct run *run, const struct ct_blob_ref *ref) {
     char path[4096], aside[4200];
-    follow_open(run);
-    assert_caught_up(run);
-    do_round(run, false);
-    publish(run);
-    ct_blobs_path(&run->blobs, &run->maker.fold.nodes[1].commit.update.sha256, path);
+    ct_blobs_path(&run->blobs, &ref->sha256, path);
     snprintf(aside, sizeof aside, "%s.aside", path);
     assert_int_equal(rename(path, aside), 0);
     assert_int_equal(advance(run), CT_ERR_NOT_FOUND);
-    assert_true(run->follow.replay.theta_valid);
     assert_int_equal(rename(aside, path), 0);
+}
+
+static void a_missing_blob_is_waited_for(void **state) {
+    struct run *run = *state;
+    const struct ct_fold *fold = &run->maker.fold;
+    const struct ct_blob_ref *refs[] = {&fold->nodes[1].commit.update, &fold->round_closed.merged};
+    follow_open(run);
     assert_caught_up(run);
+    for (int i = 0; i < 2; i++) {
+        do_round(run, false);
+        publish(run);
+        advance_without(run, refs[i]);
+        assert_true(run->follow.replay.theta_valid);
+        assert_caught_up(run);
+    }
+}
+
+/* Found out when θ has moved already: the model is built again. */
+static void a_damaged_blob_is_fetched_again(void **state) {
+    struct run *run = *state;
+    const struct ct_blob_ref *list = &run->maker.fold.round_closed.merged;
+    char path[4096];
+    follow_open(run);
+    assert_caught_up(run);
+    for (int i = 0; i < 2; i++) {
+        do_round(run, false);
+        publish(run);
+        struct ct_blob_ref ref = *list;
+        uint8_t *damaged = calloc(1, ref.length);
+        ct_blobs_path(&run->follow.blobs, &ref.sha256, path);
+        char command[4200];
+        snprintf(command, sizeof command, "mkdir -p $(dirname %s)", path);
+        assert_int_equal(system(command), 0);
+        fixture_write(path, damaged, ref.length);
+        free(damaged);
+        if (i == 1) {
+            advance_without(run, &ref);
+        }
+        assert_caught_up(run);
+        assert_int_equal(run->follow.differences, 0);
+    }
 }
 
 /* Round 1's logged model is not what its payloads give; round 2 ends with a snapshot. */
@@ -551,7 +586,8 @@ int main(void) {
         FOLLOW_TEST(two_histories_are_refused),
         FOLLOW_TEST(a_damaged_copy_is_fetched_again),
         FOLLOW_TEST(full_bundles_replace_partial_ones),
-        FOLLOW_TEST(a_missing_payload_is_waited_for),
+        FOLLOW_TEST(a_missing_blob_is_waited_for),
+        FOLLOW_TEST(a_damaged_blob_is_fetched_again),
         FOLLOW_TEST(a_wrong_model_is_left_for_the_next_snapshot),
         FOLLOW_TEST(a_flipped_bit_is_repaired),
     };
