@@ -381,6 +381,19 @@ static inline void one_process_holds_a_seat(void **state) {
     client_end(&again);
 }
 
+/* A notice may run ahead of the publication that others read. */
+static inline void await_round(struct client *client, uint32_t round) {
+    for (bool open = false; !open;) {
+        RUN_UNTIL(client->round == round && client->phase == CT_PHASE_COMMIT);
+        struct ct_run run = read_run();
+        open = run.replay.fold.round == round && run.replay.fold.phase == CT_PHASE_COMMIT;
+        ct_run_close(&run);
+        if (!open) {
+            assert_true(uv_run(&loop, UV_RUN_ONCE) != 0);
+        }
+    }
+}
+
 /* What a node by hand does in a round: an update that somebody could have made. */
 struct gift {
     struct ct_commit commit;

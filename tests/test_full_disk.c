@@ -101,7 +101,7 @@ static void upload_on_a_full_disk(struct client *client, const struct gift *gift
 static void a_round_waits_for_room_at_every_stage(uint32_t round) {
     struct gift gifts[NODES];
     uint32_t receipts[NODES], before;
-    RUN_UNTIL(nodes[0].round == round && nodes[0].phase == CT_PHASE_COMMIT);
+    await_round(&nodes[0], round);
     for (uint32_t i = 0; i < NODES; i++) {
         gifts[i] = gift_make(i, 10 * round + i);
         receipts[i] = nodes[i].count[CT_WIRE_RECEIPT];

@@ -74,7 +74,7 @@ static void a_round_with_hostile_nodes_closes(void **state) {
         client_join(&nodes[i], keys[i], (uint8_t)(10 + i));
         client_ready(&nodes[i]);
     }
-    RUN_UNTIL(nodes[0].round == 1 && nodes[0].phase == CT_PHASE_COMMIT);
+    await_round(&nodes[0], 1);
     struct gift gift = gift_make(0, 7);
     hostile_commits(&nodes[0], &gift);
     commit_and_await(&nodes[0], &gift);
@@ -140,7 +140,7 @@ static void a_round_with_hostile_nodes_closes(void **state) {
 
 static void payloads_that_are_no_updates_are_refused(void **state) {
     (void)state;
-    RUN_UNTIL(nodes[0].round == 2 && nodes[0].phase == CT_PHASE_COMMIT);
+    await_round(&nodes[0], 2);
     struct gift good = gift_make(0, 1), bent = gift_make(1, 2), other = gift_make(2, 3);
     bent.payload[bent.commit.update.length - 1] ^= 0x80; /* a padding bit, or another sign */
     bent.payload[4] ^= 1;                                /* the version */
@@ -174,7 +174,7 @@ static void payloads_that_are_no_updates_are_refused(void **state) {
 
 static void who_commits_late_is_told_so(void **state) {
     (void)state;
-    RUN_UNTIL(nodes[0].round == 3 && nodes[0].phase == CT_PHASE_COMMIT);
+    await_round(&nodes[0], 3);
     struct gift first = gift_make(0, 4), second = gift_make(1, 5), late = gift_make(2, 6);
     commit_and_await(&nodes[0], &first);
     commit_and_await(&nodes[1], &second);
