@@ -85,24 +85,24 @@ static enum ct_err read_logs(struct ct_witness *witness) {
 
 /* The name that DIR has, or takes now. */
 static enum ct_err settle_name(struct ct_witness *witness, const char *name) {
-    char path[PATH_MAX], line[CT_ORIGIN_BYTES_MAX + 1];
+    char path[PATH_MAX];
     struct ct_buf text;
     CT_TRY(file_path(witness, "name", path));
     ct_buf_init(&text, CT_ORIGIN_BYTES_MAX);
     enum ct_err err = ct_file_read(path, &text);
     if (err == CT_OK) {
-        snprintf(line, sizeof line, "%.*s", (int)text.length, (const char *)text.data);
-        line[strcspn(line, "\n")] = '\0';
+        snprintf(witness->name, sizeof witness->name, "%.*s", (int)text.length,
+                 (const char *)text.data);
+        witness->name[strcspn(witness->name, "\n")] = '\0';
     }
     ct_buf_deinit(&text);
     if (err == CT_OK) {
-        snprintf(witness->name, sizeof witness->name, "%s", line);
-        return name == NULL || strcmp(name, line) == 0
+        return name == NULL || strcmp(name, witness->name) == 0
                    ? CT_OK
                    : ct_fail(CT_ERR_CONFIG,
                              "%s is the witness %s: a name stays with its key; use another "
                              "directory for %s",
-                             witness->dir, line, name);
+                             witness->dir, witness->name, name);
     }
     if (err != CT_ERR_NOT_FOUND || name == NULL) {
         return err != CT_ERR_NOT_FOUND
@@ -112,6 +112,7 @@ static enum ct_err settle_name(struct ct_witness *witness, const char *name) {
                              "without scheme that is yours",
                              witness->dir);
     }
+    char line[sizeof witness->name + 1];
     snprintf(witness->name, sizeof witness->name, "%s", name);
     snprintf(line, sizeof line, "%s\n", witness->name);
     return ct_file_replace(path, (struct ct_bytes){(const uint8_t *)line, strlen(line)});

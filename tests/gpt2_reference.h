@@ -37,7 +37,7 @@ static inline size_t reference_offset(const struct reference *r, int layer, cons
     if (layer < 0) {
         snprintf(full, sizeof full, "transformer.%.40s", name);
     } else {
-        snprintf(full, sizeof full, "transformer.h.%d.%.40s", layer, name);
+        snprintf(full, sizeof full, "transformer.h.%d.%.32s", layer, name);
     }
     return ct_layout_find(r->layout, full)->offset;
 }
