@@ -86,6 +86,28 @@ refuse '[^_[:alnum:]](exit|_exit)\(' "exit belongs to main and commands" \
     $(under 'kernels|proto' | grep -v 'kernels/err\.c')
 refuse '\b(TODO|FIXME|XXX|HACK)\b' "unfinished work in comments" $(except 'tests/test_style\.sh')
 
+# A section that is cited is there: "numerics.md E4, E10", "numerics.md, SL1".
+texts=$(git ls-files -co --exclude-standard 2>/dev/null | grep -E '\.(c|h|md|proto|sh|go|txt)$')
+[ -n "$texts" ] || texts=$sources
+# cited PATTERN: what matches it in any text, comments' line breaks taken for spaces; FILE after it.
+cited() {
+    for file in $texts; do
+        tr -s '\n\t *' ' ' <"$file" | grep -oE -- "$1" | sed "s|\$| $file|"
+    done
+}
+cited 'numerics\.md`?,? (E[0-9]+|SL1)(, (E[0-9]+|SL1))*' | sed 's/numerics\.md`*//; s/,/ /g' |
+    while read -r line; do
+        file=${line##* }
+        for section in ${line% *}; do
+            grep -qE "^## $section(\.|\$)" kernels/numerics.md ||
+                echo "$file cites numerics.md $section, which is not there"
+        done
+    done >"$build/style.cited"
+if [ -s "$build/style.cited" ]; then
+    cat "$build/style.cited"
+    found=1
+fi
+
 # Size and shape.
 for file in $sources; do
     lines=$(wc -l <"$file")
