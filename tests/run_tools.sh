@@ -1,6 +1,7 @@
 # Sourced by the tests of whole runs: makes a tiny run in $work, starts and waits for its programs.
 # Everything that waits, waits for a condition and gives up after $patience seconds.
 
+shape=
 patience=${PATIENCE:-120}
 work=$(mktemp -d "${TMPDIR:-/tmp}/cotrain-run.XXXXXX")
 pids=
@@ -35,7 +36,20 @@ until_true() {
     done
 }
 
-# make_run NODES ROUNDS [STEPS], with $leaves or 1; $extra, if set, is more of the manifest.
+gpt2='  arch: gpt2
+  layers: 2
+  heads: 2
+  width: 32'
+llama='  arch: llama
+  layers: 2
+  heads: 4
+  kv_heads: 2
+  width: 32
+  hidden: 80
+  tied_head: false'
+
+# make_run NODES ROUNDS [STEPS], with $leaves or 1; $shape and $extra, if set, are the model's lines and
+# more of the manifest.
 make_run() {
     keys=
     node=1
@@ -55,10 +69,7 @@ run:
   license: Apache-2.0
   rounds: $2
 model:
-  arch: gpt2
-  layers: 2
-  heads: 2
-  width: 32
+${shape:-$gpt2}
   context: 16
 training:
   numerics: bf16-1

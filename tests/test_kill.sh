@@ -1,12 +1,14 @@
 #!/bin/sh
 # SIGKILL of a node and of the coordinator in mid-round, each started again with the same command:
 # the run completes on the same ports, nothing that was acknowledged is lost, the audit is clean.
+# The model is a Llama; those of other tests are GPT-2s.
 # usage: tests/test_kill.sh BUILD_DIR
 set -u
 cotrain=$1/cotrain
 cotraind=$1/cotraind
 . "$(dirname "$0")/run_tools.sh"
 
+shape=$llama
 make_run 2 6 24
 start_coordinator
 first_ticket=$ticket
