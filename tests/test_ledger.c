@@ -398,7 +398,7 @@ static void opening_reads_only_the_end(void **state) {
     ct_buf_deinit(&bundle);
 }
 
-/* standards.md 1.7: geometry and root of 70,000 entries. */
+/* Geometry and root (as in test_merkle.c) of 70,000 entries. */
 static void seventy_thousand_entries(void **state) {
     const struct world *world = *state;
     struct ct_ledger *ledger = NULL;

@@ -86,25 +86,53 @@ refuse '[^_[:alnum:]](exit|_exit)\(' "exit belongs to main and commands" \
     $(under 'kernels|proto' | grep -v 'kernels/err\.c')
 refuse '\b(TODO|FIXME|XXX|HACK)\b' "unfinished work in comments" $(except 'tests/test_style\.sh')
 
-# A section that is cited is there: "numerics.md E4, E10", "numerics.md, SL1".
+# A section that is cited is there: "numerics.md E4, E10", "protocol.md sections 2 to 5".
 texts=$(git ls-files -co --exclude-standard 2>/dev/null | grep -E '\.(c|h|md|proto|sh|go|txt)$')
 [ -n "$texts" ] || texts=$sources
-# cited PATTERN: what matches it in any text, comments' line breaks taken for spaces; FILE after it.
-cited() {
-    for file in $texts; do
-        tr -s '\n\t *' ' ' <"$file" | grep -oE -- "$1" | sed "s|\$| $file|"
-    done
-}
-cited 'numerics\.md`?,? (E[0-9]+|SL1)(, (E[0-9]+|SL1))*' | sed 's/numerics\.md`*//; s/,/ /g' |
-    while read -r line; do
-        file=${line##* }
-        for section in ${line% *}; do
-            grep -qE "^## $section(\.|\$)" kernels/numerics.md ||
-                echo "$file cites numerics.md $section, which is not there"
-        done
-    done >"$build/style.cited"
-if [ -s "$build/style.cited" ]; then
-    cat "$build/style.cited"
+lost=$(awk '
+    function note(section) { cites[file " cites " name " " section] = name " " section }
+    function finish(    cite, count, i, words, last, range) {
+        gsub(/[ \t*]+/, " ", text) # a comment is one line
+        if (file == "proto/protocol.md") {
+            gsub(/sections? [0-9]/, "protocol.md &", text)
+        }
+        while (match(text, /[a-z_]+\.md`?,? (sections? [0-9]+((, | and | to )[0-9]+)*|(E[0-9]+|SL1)((, | and )(E[0-9]+|SL1))*)/)) {
+            cite = substr(text, RSTART, RLENGTH)
+            text = substr(text, RSTART + RLENGTH)
+            count = split(cite, words, /[ ,`]+/)
+            name = words[1]
+            range = 0
+            for (i = 2; i <= count; i++) {
+                if (words[i] == "to") {
+                    range = 1
+                } else if (words[i] ~ /[0-9]/) {
+                    while (range && ++last < words[i]) {
+                        note(last)
+                    }
+                    note(words[i])
+                    last = words[i] + 0
+                    range = 0
+                }
+            }
+        }
+        text = ""
+    }
+    FNR == 1 { finish(); file = FILENAME }
+    FILENAME ~ /^(kernels\/numerics|proto\/protocol)\.md$/ && /^## / {
+        sub(/\.$/, "", $2)
+        there[substr(FILENAME, index(FILENAME, "/") + 1) " " $2] = 1
+    }
+    { text = text " " $0 }
+    END {
+        finish()
+        for (cite in cites) {
+            if (!(cites[cite] in there)) {
+                print cite ", which is not there"
+            }
+        }
+    }' $texts)
+if [ -n "$lost" ]; then
+    printf '%s\n' "$lost"
     found=1
 fi
 

@@ -18,7 +18,7 @@
 
 /* run */
 #define CT_NODES_MAX             1024u
-#define CT_STEPS_MAX             64u    /* inner steps of an assignment, design.md section 4 */
+#define CT_STEPS_MAX             64u    /* inner steps of an assignment: numerics.md, SL1 */
 #define CT_RATE_ENTRIES_MAX      65536u /* learning-rate table */
 #define CT_MANIFEST_BYTES_MAX    1048576u
 #define CT_ASSIGNMENTS_BYTES_MAX 1048576u
