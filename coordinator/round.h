@@ -4,13 +4,16 @@
  *   WAITING     fewer nodes are ready than a round needs
  *   GATHERING   enough are; others get a moment to come (back)
  *   COMMITTING  round opened: until all have committed, or the time is up and the quorum holds
- *   UPLOADING   commits closed: until all payloads are there, or the time is up and the quorum
- * holds MERGING     a job computes the next model FINISHED    the last round is closed
+ *   UPLOADING   commits closed: until all payloads are there, or the time is up and it holds
+ *   MERGING     a job computes the next model
+ *   FINISHED    the last round is closed
  *
- * R1  A phase whose time is up below the quorum is prolonged by its own length, never voided.
- * R2  After a restart the phase is the ledger's and its time starts anew.
- * R3  At most one action is asked for per call; the caller carries it out, so that the facts of the
- *     next call show its effect, and calls again. */
+ * A phase whose time is up below the quorum is prolonged by its own length, never voided.
+ *
+ * After a restart the phase is the ledger's and its time starts anew.
+ *
+ * At most one action is asked for per call; the caller carries it out, so that the facts of the
+ * next call show its effect, and calls again. */
 #ifndef COORDINATOR_ROUND_H
 #define COORDINATOR_ROUND_H
 
@@ -55,7 +58,7 @@ struct ct_round {
     uint32_t prolonged;   /* times the phase was prolonged */
 };
 
-/* Begins in the state that the ledger's phase means (R2). */
+/* Begins in the state that the ledger's phase means. */
 void ct_round_init(struct ct_round *round, const struct ct_round_times *times, enum ct_phase phase,
                    uint64_t now_ms);
 enum ct_round_action ct_round_step(struct ct_round *round, const struct ct_round_facts *facts,

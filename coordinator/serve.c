@@ -123,7 +123,7 @@ void ct_serve_advance(struct ct_serve *serve) {
     check_finished(serve, now_ms);
 }
 
-/* W1: what is published is durable. */
+/* W3: what is published is durable. */
 static void offer_checkpoint(struct ct_serve *serve) {
     if (serve->witnesses != NULL && serve->journal.published != serve->offered) {
         serve->offered = serve->journal.published;

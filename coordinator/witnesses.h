@@ -1,10 +1,10 @@
 /* A log's side of C2SP tlog-witness: the published checkpoint is offered to the witnesses that the
- * manifest names, one thread each, and comes back with their lines.
+ * manifest names, one thread each, and comes back with their lines. (W1 and W2 are witness.h's.)
  *
- * W1  A checkpoint is offered only once it is durable under its name.
- * W2  A witness that is down, slow or wrong costs nobody else anything: a note goes on to the next
- * as soon as it has the quorum, or all who were free have answered. W3  What is handed on was
- * verified: each line by its witness's key, for that very text. */
+ * W3  A checkpoint is offered only once it is durable under its name.
+ * W4  A witness that is down, slow or wrong costs nobody else anything: a note goes on to the next
+ *     as soon as it has the quorum, or all who were free have answered.
+ * W5  What is handed on was verified: each line by its witness's key, for that very text. */
 #ifndef COORDINATOR_WITNESSES_H
 #define COORDINATOR_WITNESSES_H
 

@@ -16,12 +16,15 @@
  *           0 when the median is 0. code_i,c ← min(code_i,c, cap_c).
  *   term_ij = ±(((1024 + mantissa) << 20) >> (E_cap − E)) · ω_i for every j that i sent, 0 when the
  *           shift exceeds 31; E and E_cap are the exponents (upper 6 bits) of the capped code and
- * of cap_c. A_j, N_j = the sums of the established senders' and of the newcomers' terms; with no
- * established sender every sender counts as established. |A_j|, |N_j| ≤ 2^53 because Σ Ω_i ≤ 2^22
- * and a factor is below 2^31. W_j   = Σ Ω_i over the established who sent j; W = Σ Ω_i over all
- * senders. g_j   = binary32(((A_j / W_j) + (N_j / W)) · 2^(E_cap − 71)) in binary64, 0/0 = 0, the
- * product exact; |g_j| < 2^-100 becomes +0. θ'_j  = fma(−α, g_j, θ_j); a subnormal result becomes
- * the zero of its sign (E9). A value that nobody sent keeps its bits. */
+ *           of cap_c.
+ *   A_j, N_j = the sums of the established senders' and of the newcomers' terms; with no
+ *           established sender every sender counts as established. |A_j|, |N_j| ≤ 2^53 because
+ *           Σ Ω_i ≤ 2^22 and a factor is below 2^31.
+ *   W_j   = Σ Ω_i over the established who sent j; W = Σ Ω_i over all senders.
+ *   g_j   = binary32(((A_j / W_j) + (N_j / W)) · 2^(E_cap − 71)) in binary64, 0/0 = 0, the product
+ *           exact; |g_j| < 2^-100 becomes +0.
+ *   θ'_j  = fma(−α, g_j, θ_j); a subnormal result becomes the zero of its sign (E9). A value that
+ *           nobody sent keeps its bits. */
 #ifndef COTRAIN_AGGREGATE_H
 #define COTRAIN_AGGREGATE_H
 

@@ -1,10 +1,12 @@
 /* A data set: dataset.json (manifest and data sheet) and content-addressed shards of tokens.
  *
  * A shard is little-endian u16 tokens, nothing else; its name in the directory is its SHA-256 in
- * hex
- * + ".tokens". dataset.json: {"format": "cotrain-dataset-1", "name", "license", "source",
- * "processing", "tokenizer": {"kind": "bytes", "vocab": 256}, "shards": [{"split": "train" |
- * "heldout", "sha256", "bytes", "tokens", "source", "license"}…]}. */
+ * hex and ".tokens". dataset.json:
+ *
+ *   {"format": "cotrain-dataset-1", "name", "license", "source", "processing",
+ *    "tokenizer": {"kind": "bytes", "vocab": 256},
+ *    "shards": [{"split": "train" | "heldout", "sha256", "bytes", "tokens", "source",
+ *                "license"}…]} */
 #ifndef COTRAIN_DATASET_H
 #define COTRAIN_DATASET_H
 

@@ -1,8 +1,8 @@
 /* One link is one TCP connection with TLS over it and frames inside.
  *
- * L1 A link is closed in one way: close_now closes its handles, and when the last of handles and
- *    requests has called back, `closed` is called and the link is freed.
- * L2 Callbacks of the user run only from the loop, and after ct_link_close none but `closed`. */
+ * A link is closed in one way: close_now closes its handles, and when the last of handles and
+ * requests has called back, `closed` is called and the link is freed. Callbacks of the user run
+ * only from the loop, and after ct_link_close none but `closed`. */
 #include <cotrain/link.h>
 
 #include "frame.h"
