@@ -216,7 +216,7 @@ static enum ct_err receive(struct pass *pass, uint64_t commit_index, bool wanted
 static enum ct_err name_dataset(struct ct_audit *audit, const struct ct_blob_ref *ref) {
     struct ct_buf bytes;
     CT_TRY(ct_ref_sort_add(audit->named, ref, 0));
-    if (ct_source_blob(audit->source, ref, CT_MANIFEST_BYTES_MAX, &bytes) != CT_OK) {
+    if (ct_source_blob(audit->source, ref, CT_DATASET_BYTES_MAX, &bytes) != CT_OK) {
         return CT_OK; /* found with all blobs that are named */
     }
     struct ct_dataset dataset;

@@ -360,7 +360,7 @@ enum ct_err ct_follow_fetch_data(struct ct_follow *follow, struct ct_fetch *fetc
     struct ct_buf json;
     struct ct_dataset dataset;
     CT_TRY(ct_fetch_blob(fetch, &manifest->dataset, &follow->blobs));
-    CT_TRY(ct_blobs_get(&follow->blobs, &manifest->dataset, CT_MANIFEST_BYTES_MAX, &json));
+    CT_TRY(ct_blobs_get(&follow->blobs, &manifest->dataset, CT_DATASET_BYTES_MAX, &json));
     enum ct_err err = ct_dataset_parse(ct_buf_bytes(&json), &dataset);
     ct_buf_deinit(&json);
     CT_TRY(err);

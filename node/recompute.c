@@ -43,7 +43,7 @@ static enum ct_err locate_shard(void *user, const struct ct_shard *shard, char *
 static enum ct_err load_corpus(struct bench *bench, struct ct_source *source) {
     struct ct_buf bytes;
     struct ct_dataset dataset;
-    CT_TRY(ct_source_blob(source, &bench->fold.manifest.dataset, CT_MANIFEST_BYTES_MAX, &bytes));
+    CT_TRY(ct_source_blob(source, &bench->fold.manifest.dataset, CT_DATASET_BYTES_MAX, &bytes));
     enum ct_err err = ct_dataset_parse(ct_buf_bytes(&bytes), &dataset);
     ct_buf_deinit(&bytes);
     if (err != CT_OK) {

@@ -16,7 +16,7 @@ static enum ct_err load_data(struct ct_workshop *workshop, const struct ct_hash 
     struct ct_buf json;
     struct ct_dataset dataset;
     struct ct_blobs store = *blobs;
-    CT_TRY(ct_blobs_get(blobs, &workshop->manifest.dataset, CT_MANIFEST_BYTES_MAX, &json));
+    CT_TRY(ct_blobs_get(blobs, &workshop->manifest.dataset, CT_DATASET_BYTES_MAX, &json));
     enum ct_err err = ct_dataset_parse(ct_buf_bytes(&json), &dataset);
     ct_buf_deinit(&json);
     CT_TRY(err);

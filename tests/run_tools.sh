@@ -49,7 +49,7 @@ llama='  arch: llama
   tied_head: false'
 
 # make_run NODES ROUNDS [STEPS], with $leaves or 1; $shape and $extra, if set, are the model's lines and
-# more of the manifest.
+# more of the manifest, $sheet so many spaces at the data sheet's end.
 make_run() {
     keys=
     node=1
@@ -63,6 +63,7 @@ make_run() {
         >"$work/text"
     "$cotrain" data build --name lines --license CC0-1.0 --source "made by the test" \
         "$work/data" "$work/text" >/dev/null || die "cotrain data build"
+    printf "%${sheet:-0}s" '' >>"$work/data/dataset.json"
     cat >"$work/run.yaml" <<YAML
 run:
   name: test

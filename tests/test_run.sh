@@ -7,6 +7,8 @@ cotrain=$1/cotrain
 cotraind=$1/cotraind
 . "$(dirname "$0")/run_tools.sh"
 
+# A data sheet may be longer than a manifest.
+sheet=1200000
 make_run 3 4
 start_coordinator
 
