@@ -1,6 +1,7 @@
 #include "audit.h"
 
 #include "audit_pass.h"
+#include "audit_since.h"
 #include "audit_state.h"
 #include "recompute.h"
 
@@ -198,8 +199,9 @@ static enum ct_err audit_log(struct ct_audit *audit, struct ct_audit_state *stat
     report->run_id = log->run_id;
     report->tree_size = log->checkpoint.size;
     report->tree_root = log->checkpoint.root;
-    CT_TRY(check_memory(audit));
     CT_TRY(ct_audit_state_match(state, audit));
+    CT_TRY(ct_audit_since(audit, state->dir));
+    CT_TRY(check_memory(audit));
     const bool replays = audit->options->replay && !ct_audit_is_narrow(&audit->options->narrow);
     CT_TRY(ct_audit_pass(audit, replays ? report->from_round : CT_REPLAY_NEVER));
     CT_TRY(go_on(audit));

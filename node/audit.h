@@ -54,7 +54,8 @@ struct ct_audit_options {
      * URL's is $XDG_CACHE_HOME/cotrain/audit/RUNID (or ~/.cache/…). */
     const char *state_dir;
     bool keep_default;
-    bool fresh;                         /* verify all again, whatever was verified before */
+    bool fresh;        /* verify all again, whatever was verified before */
+    const char *since; /* a file with a checkpoint of the log that the auditor has, or NULL */
     const struct ct_audit_watch *watch; /* or NULL */
     /* Told about steps of the work, for people, and once about the cost of recomputing before it
      * begins; may be NULL. */
@@ -126,6 +127,13 @@ struct ct_audit_report {
     uint64_t mismatches;
     uint64_t unavailable;
     struct ct_audit_cost cost;
+    struct ct_audit_since_report {
+        char file[160]; /* "" when none was given */
+        bool holds;     /* the log leads on from it */
+        uint64_t size;
+        struct ct_hash root;
+    } since;
+    char evidence[4096]; /* the file that proves two histories, or "" */
     uint64_t from_entry; /* up to here an earlier audit had verified: signatures and payloads */
     uint32_t from_round; /* up to here aggregations were replayed by an earlier audit */
     struct ct_hash run_id;

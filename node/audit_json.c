@@ -140,6 +140,14 @@ static bool add_what_it_is(json_t *object, const struct ct_audit_report *report)
            json_object_set_new(object, "nodes", nodes(report)) == 0;
 }
 
+static json_t *since(const struct ct_audit_report *report) {
+    return report->since.file[0] == '\0'
+               ? json_null()
+               : json_pack("{s:o, s:o, s:o, s:b}", "file", text(report->since.file), "size",
+                           whole(report->since.size), "root", hash(&report->since.root), "holds",
+                           report->since.holds);
+}
+
 static bool add_how(json_t *object, const struct ct_audit_report *report) {
     const struct ct_audit_options *options = report->options;
     const struct ct_audit_cost *cost = &report->cost;
@@ -158,6 +166,10 @@ static bool add_how(json_t *object, const struct ct_audit_report *report) {
            json_object_set_new(object, "continued",
                                json_pack("{s:o, s:I}", "entries", whole(report->from_entry),
                                          "rounds", (json_int_t)report->from_round)) == 0 &&
+           json_object_set_new(object, "since", since(report)) == 0 &&
+           json_object_set_new(object, "evidence",
+                               report->evidence[0] != '\0' ? text(report->evidence)
+                                                           : json_null()) == 0 &&
            json_object_set_new(object, "narrow", narrow(&options->narrow)) == 0 &&
            json_object_set_new(object, "spare_blobs", json_integer(report->spare_count)) == 0 &&
            json_object_set_new(object, "private", private_files(report)) == 0 &&

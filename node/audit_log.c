@@ -15,7 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SCAN_BYTES ((size_t)1 << 20)
+#define SCAN_BYTES  ((size_t)1 << 20)
+#define TILE_LEVELS 8u /* of a tree are in a bundle's tile */
 
 void ct_audit_log_file(const struct ct_audit_log *log, uint64_t index, char out[160]) {
     const uint64_t bundle = index / CT_TILE_WIDTH;
@@ -208,6 +209,36 @@ enum ct_err ct_audit_roots_at(struct ct_audit_roots *roots, uint64_t size, struc
     whole.count += frontier.count;
     *out = ct_frontier_root(&whole);
     return CT_OK;
+}
+
+enum ct_err ct_audit_roots_hash(void *user, uint32_t level, uint64_t index, struct ct_hash *out) {
+    struct ct_audit_roots *roots = user;
+    const struct ct_audit_log *log = roots->log;
+    CT_ASSERT(level < 64);
+    if (index >= log->known >> level) {
+        return ct_fail(CT_ERR_NOT_FOUND, "there are only %" PRIu64 " entries", log->known);
+    }
+    struct ct_frontier frontier = {0};
+    if (level >= TILE_LEVELS) {
+        const uint64_t count = 1ull << (level - TILE_LEVELS);
+        for (uint64_t i = 0; i < count; i++) {
+            ct_frontier_append(&frontier, &log->subtrees[index * count + i]);
+        }
+    } else {
+        const uint64_t first = index << level;
+        CT_TRY(load_leaves(roots, first / CT_TILE_WIDTH));
+        for (uint64_t i = 0; i < 1ull << level; i++) {
+            ct_frontier_append(&frontier, &roots->leaves[first % CT_TILE_WIDTH + i]);
+        }
+    }
+    *out = ct_frontier_root(&frontier);
+    return CT_OK;
+}
+
+enum ct_err ct_audit_log_kept(struct ct_pool *pool, int fd, struct ct_audit_log *out) {
+    memset(out, 0, sizeof *out);
+    out->fd = fd;
+    return index_entries(out, pool);
 }
 
 enum ct_err ct_audit_opened(struct ct_bytes entry, struct ct_run_opened *out,

@@ -86,4 +86,12 @@ struct ct_audit_roots {
 CT_MUST_CHECK enum ct_err ct_audit_roots_at(struct ct_audit_roots *roots, uint64_t size,
                                             struct ct_hash *out);
 
+/* A ct_subtree_hash of the log's entries, in any order; user is a struct ct_audit_roots.
+ * CT_ERR_NOT_FOUND behind the entries that are known. */
+enum ct_err ct_audit_roots_hash(void *user, uint32_t level, uint64_t index, struct ct_hash *out);
+
+/* Entries that were kept in a file, whatever they are: a log without a checkpoint, of which only
+ * hashes may be asked. Takes over `fd`; ended with ct_audit_log_deinit in both cases. */
+CT_MUST_CHECK enum ct_err ct_audit_log_kept(struct ct_pool *pool, int fd, struct ct_audit_log *out);
+
 #endif

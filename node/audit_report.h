@@ -17,20 +17,32 @@
  *   mismatches        recomputed and different: each accuses an author (or the coordinator)
  *   unavailable       not there, so not verified: accuses nobody
  *   model_sha256      after the last closed round; model_recomputed tells whether it was replayed
- *   failures[]        {entry | null, file, reason, kind: broken | mismatch | unavailable}, the
- * first 1000; failure_count is their whole number draw              null, or {kind: some | share |
- * all, share, shares}; seed (decimal, as --seed takes it) chance[]          {fraction,
- * probability}: if that fraction of the units had been cheated in, the probability that this draw
- * contains one. units_total · fraction rounded up, K of U; n drawn: 1 − C(U − K, n) / C(U, n) cost
- * {steps, payload_bytes, replay_rounds} of recomputing continued         {entries, rounds}:
- * verified by an earlier audit and not again narrow            null, or {first, last, node, round}
- * with null for what was not narrowed nodes[]           {node, key, commits, merged, missing,
- * refused, recomputed, mismatches, admitted_round, last_round, first_loss, last_loss,
- * payload_bytes, credit: {tokens, settled, provisional, void, rounds, checks}} (credit.h) tokens,
- * rounds_planned spare_blobs, private[], private_count
  *
- * Nothing in it depends on the time or the machine: the same audit of the same tree gives the same
- * bytes. */
+ *   failures[]        {entry | null, file, reason, kind: broken | mismatch | unavailable},
+ *                     the first 1000; failure_count is their whole number
+ *
+ *   draw              null, or {kind: some | share | all, share, shares}; seed (decimal, as --seed
+ *                     takes it)
+ *
+ *   chance[]          {fraction, probability}: if that fraction of the units had been cheated in,
+ *                     the probability that this draw contains one. units_total · fraction rounded
+ *                     up, K of U; n drawn: 1 − C(U − K, n) / C(U, n)
+ *
+ *   cost              {steps, payload_bytes, replay_rounds} of recomputing
+ *   continued         {entries, rounds}: verified by an earlier audit and not again
+ *   since             null, or {file, size, root, holds}: the checkpoint of --since, and whether
+ *                     the log leads on from it
+ *   evidence          null, or the path of the file that proves two histories (evidence.h)
+ *   narrow            null, or {first, last, node, round} with null for what was not narrowed
+ *
+ *   nodes[]           {node, key, commits, merged, missing, refused, recomputed, mismatches,
+ *                     admitted_round, last_round, first_loss, last_loss, payload_bytes, credit:
+ *                     {tokens, settled, provisional, void, rounds, checks}} (credit.h)
+ *
+ *   tokens, rounds_planned, spare_blobs, private[], private_count
+ *
+ * Nothing in it but paths depends on the time or the machine: the same audit of the same tree gives
+ * the same bytes. */
 #ifndef NODE_AUDIT_REPORT_H
 #define NODE_AUDIT_REPORT_H
 

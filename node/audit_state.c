@@ -1,6 +1,7 @@
 #include "audit_state.h"
 
 #include "audit_copy.h"
+#include "audit_since.h"
 #include "node_dir.h"
 
 #include <cotrain/run_dir.h>
@@ -114,36 +115,25 @@ void ct_audit_state_close(struct ct_audit_state *state) {
 }
 
 enum ct_err ct_audit_state_match(const struct ct_audit_state *state, struct ct_audit *audit) {
-    static const char file[] = CT_RUN_LEDGER "/checkpoint";
-    const struct ct_audit_log *log = &audit->log;
-    struct ct_hash root;
-    if (!state->has_verified || !ct_hash_equal(&state->run_id, &log->run_id)) {
+    char path[PATH_MAX];
+    struct ct_checkpoint kept = {.size = 0};
+    enum ct_audit_held held = CT_HELD_NEITHER;
+    struct ct_buf note;
+    if (!state->has_verified || !ct_hash_equal(&state->run_id, &audit->log.run_id)) {
         return CT_OK;
     }
-    if (log->checkpoint.size < state->size) {
-        ct_audit_find(audit->report, CT_FINDING_BROKEN, -1, file,
-                      "it covers %" PRIu64 " entries; an earlier audit verified %" PRIu64
-                      ": the log was cut. Keep %s/checkpoint, it proves that",
-                      log->checkpoint.size, state->size, state->dir);
-        return CT_OK;
+    CT_TRY(path_of(state, "checkpoint", path));
+    ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
+    enum ct_err err = ct_file_read(path, &note);
+    if (err == CT_OK) {
+        err = ct_audit_hold(audit, state->dir, ct_buf_bytes(&note), path, &kept, &held);
+    } else if (err == CT_ERR_NOT_FOUND) {
+        err = CT_OK;
     }
-    struct ct_audit_roots *roots = calloc(1, sizeof *roots);
-    if (roots == NULL) {
-        return ct_fail(CT_ERR_MEMORY, "no memory for hashes");
-    }
-    roots->log = log;
-    const enum ct_err err = ct_audit_roots_at(roots, state->size, &root);
-    free(roots);
+    ct_buf_deinit(&note);
     CT_TRY(err);
-    if (!ct_hash_equal(&root, &state->root)) {
-        ct_audit_find(audit->report, CT_FINDING_BROKEN, -1, file,
-                      "it does not extend the %" PRIu64
-                      " entries that an earlier audit verified: the log has two histories. Keep "
-                      "%s/checkpoint, it proves that",
-                      state->size, state->dir);
-        return CT_OK;
-    }
-    if (!audit->options->fresh) {
+    if (held == CT_HELD_CONSISTENT && kept.size == state->size &&
+        ct_hash_equal(&kept.root, &state->root) && !audit->options->fresh) {
         audit->verified = state->size;
         audit->report->from_entry = state->size;
         audit->report->from_round = audit->options->replay ? state->replayed_round : 0;

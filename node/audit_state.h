@@ -6,8 +6,9 @@
  * DIR/checkpoint     the note of the last tree that was verified as a whole
  * DIR/verified.json  {"version": 1, "run_id", "size", "root", "replayed_round"}
  *
- * Nothing in it is believed for what it is: the new log must have the kept root at the kept size,
- * or it has two histories; then signatures and payloads of those entries need no second look. */
+ * The new log must lead on from the kept checkpoint, or it was cut, or has two histories, which the
+ * evidence in DIR/two-histories-….evidence proves (audit_since.h). Then signatures and payloads of
+ * those entries need no second look. */
 #ifndef NODE_AUDIT_STATE_H
 #define NODE_AUDIT_STATE_H
 
@@ -31,7 +32,8 @@ CT_MUST_CHECK enum ct_err ct_audit_state_open(struct ct_source *source,
                                               struct ct_audit_state *out);
 void ct_audit_state_close(struct ct_audit_state *state);
 
-/* Holds a loaded log to what was verified: findings, or from where to go on (audit->verified). */
+/* Holds a loaded log to what was verified: findings, or from where to go on (audit->verified). A
+ * state whose two files do not belong together is none. */
 CT_MUST_CHECK enum ct_err ct_audit_state_match(const struct ct_audit_state *state,
                                                struct ct_audit *audit);
 

@@ -111,6 +111,14 @@ static void print_findings(FILE *out, const struct ct_audit_report *report) {
     }
 }
 
+static void print_since(FILE *out, const struct ct_audit_report *report) {
+    char hex[CT_HEX_BYTES];
+    ct_hash_hex(&report->since.root, hex);
+    fprintf(out, "since          %" PRIu64 " entries, root %.16s…, of %s: the log %s\n",
+            report->since.size, hex, report->since.file,
+            report->since.holds ? "leads on from there" : "DOES NOT LEAD ON FROM THERE");
+}
+
 void ct_audit_text(FILE *out, const struct ct_audit_report *report) {
     const struct ct_audit_options *options = report->options;
     char hex[CT_HEX_BYTES];
@@ -126,6 +134,9 @@ void ct_audit_text(FILE *out, const struct ct_audit_report *report) {
                 "continued      %" PRIu64 " entries were verified by an earlier audit (--fresh "
                 "verifies them again)\n",
                 report->from_entry);
+    }
+    if (report->since.file[0] != '\0') {
+        print_since(out, report);
     }
     if (ct_audit_is_narrow(&report->options->narrow)) {
         print_narrow(out, &options->narrow);
@@ -158,6 +169,12 @@ void ct_audit_text(FILE *out, const struct ct_audit_report *report) {
     fprintf(out, "mismatches     %" PRIu64 "\nunavailable    %" PRIu64 "\n", report->mismatches,
             report->unavailable);
     print_findings(out, report);
+    if (report->evidence[0] != '\0') {
+        fprintf(out,
+                "evidence       %s proves two histories to anybody: cotrain evidence FILE; show it "
+                "to others\n",
+                report->evidence);
+    }
     fputs(report->finding_count == 0 ? "verdict        all that was asked for holds\n"
                                      : "verdict        NOT all of it holds\n",
           out);

@@ -15,7 +15,7 @@ static const char usage[] =
     "\n"
     "Verifies, without any network, a file that is to prove that a log showed two histories: both\n"
     "checkpoints were signed by its key, and no ledger that only grows can have both. A node that\n"
-    "is shown two histories writes such a file.\n"
+    "is shown two histories writes such a file, and so does an audit (--since).\n"
     "\n"
     "  --vkey VKEY  the log that it must be about; without it the file tells, and the key is "
     "yours\n"

@@ -3,10 +3,11 @@
  * it.
  *
  *   checkpoint           the newest signed note, text/plain, not cached
- *   witnessed            the newest one with the quorum of witnesses, likewise; 404 before the
- * first tile/…               tiles and entry bundles, the paths of tlog-tiles (ledger.h,
- * ct_tile_path) blobs/ab/cdef…       a blob; the path is that of the store (blob.h): two digits of
- * its SHA-256, a slash, the other 62. Payloads of an open round: 404
+ *   witnessed            the newest one with the quorum of witnesses, likewise; 404 before there is
+ *                        one
+ *   tile/…               tiles and entry bundles, the paths of tlog-tiles (ledger.h, ct_tile_path)
+ *   blobs/ab/cdef…       a blob; the path is that of the store (blob.h): two digits of its
+ *                        SHA-256, a slash, the other 62. Payloads of an open round: 404
  *
  * A run directory's `ledger` and `blobs` behind any static web server are a mirror. */
 #ifndef COTRAIN_HTTP_H
