@@ -3,6 +3,7 @@
 #include "audit_pass.h"
 #include "audit_since.h"
 #include "audit_state.h"
+#include "audit_witness.h"
 #include "recompute.h"
 
 #include <cotrain/isa.h>
@@ -191,7 +192,8 @@ static enum ct_err check_memory(struct ct_audit *audit) {
     return err;
 }
 
-static enum ct_err audit_log(struct ct_audit *audit, struct ct_audit_state *state) {
+static enum ct_err audit_log(struct ct_audit *audit, struct ct_audit_state *state,
+                             struct ct_bytes witnessed) {
     struct ct_audit_report *report = audit->report;
     const struct ct_audit_log *log = &audit->log;
     snprintf(report->origin, sizeof report->origin, "%s", log->opened.origin);
@@ -201,6 +203,7 @@ static enum ct_err audit_log(struct ct_audit *audit, struct ct_audit_state *stat
     report->tree_root = log->checkpoint.root;
     CT_TRY(ct_audit_state_match(state, audit));
     CT_TRY(ct_audit_since(audit, state->dir));
+    CT_TRY(ct_audit_witnesses(audit, state->dir, witnessed));
     CT_TRY(check_memory(audit));
     const bool replays = audit->options->replay && !ct_audit_is_narrow(&audit->options->narrow);
     CT_TRY(ct_audit_pass(audit, replays ? report->from_round : CT_REPLAY_NEVER));
@@ -215,6 +218,7 @@ static enum ct_err run(struct ct_audit *audit) {
     const struct ct_audit_options *options = audit->options;
     const bool remote = ct_source_directory(audit->source) == NULL;
     struct ct_audit_state state;
+    struct ct_buf witnessed;
     bool loaded = false;
     uint32_t threads = options->threads;
     CT_TRY(ct_pool_open(threads, &audit->pool));
@@ -227,12 +231,16 @@ static enum ct_err run(struct ct_audit *audit) {
     CT_TRY(ct_units_open(options, &audit->units));
     CT_TRY(ct_audit_state_open(audit->source, options, &state));
     audit->whole_directory = !remote && !ct_audit_is_narrow(&options->narrow);
-    enum ct_err err = ct_audit_log_load(audit->source, audit->pool,
-                                        remote && state.dir[0] != '\0' ? state.dir : NULL,
-                                        audit->report, &audit->log, &loaded);
-    if (err == CT_OK && loaded) {
-        err = audit_log(audit, &state);
+    enum ct_err err = ct_audit_witnessed_read(audit->source, &witnessed);
+    if (err == CT_OK) {
+        err = ct_audit_log_load(audit->source, audit->pool,
+                                remote && state.dir[0] != '\0' ? state.dir : NULL, audit->report,
+                                &audit->log, &loaded);
     }
+    if (err == CT_OK && loaded) {
+        err = audit_log(audit, &state, ct_buf_bytes(&witnessed));
+    }
+    ct_buf_deinit(&witnessed);
     if (loaded) {
         ct_audit_log_deinit(&audit->log);
     }

@@ -54,7 +54,10 @@ struct ct_audit_options {
      * URL's is $XDG_CACHE_HOME/cotrain/audit/RUNID (or ~/.cache/…). */
     const char *state_dir;
     bool keep_default;
-    bool fresh;        /* verify all again, whatever was verified before */
+    bool fresh; /* verify all again, whatever was verified before */
+    /* A file with the witnesses that the auditor trusts (C2SP tlog-policy), or NULL for those that
+     * the run's manifest names. */
+    const char *policy;
     const char *since; /* a file with a checkpoint of the log that the auditor has, or NULL */
     const struct ct_audit_watch *watch; /* or NULL */
     /* Told about steps of the work, for people, and once about the cost of recomputing before it
@@ -133,6 +136,13 @@ struct ct_audit_report {
         uint64_t size;
         struct ct_hash root;
     } since;
+    struct ct_audit_witness_report {
+        bool asked; /* by the run's manifest or by the auditor */
+        char quorum[CT_ORIGIN_BYTES_MAX];
+        uint64_t size; /* of the newest tree that the quorum has cosigned; 0: of none */
+        struct ct_hash root;
+        char names[400]; /* of those who did, by the policy's names, a space between */
+    } witnesses;
     char evidence[4096]; /* the file that proves two histories, or "" */
     uint64_t from_entry; /* up to here an earlier audit had verified: signatures and payloads */
     uint32_t from_round; /* up to here aggregations were replayed by an earlier audit */

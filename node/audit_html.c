@@ -334,6 +334,16 @@ static void fingerprints(FILE *out, const struct ct_audit_report *report) {
     number(out, report->tree_size);
     fputs(" entries, root ", out);
     hash(out, &report->tree_root, 64);
+    if (report->witnesses.asked) {
+        fputs("</td></tr>\n<tr><th>witnesses</th><td>", out);
+        number(out, report->witnesses.size);
+        fputs(" entries have the quorum <i>", out);
+        escape(out, report->witnesses.quorum);
+        fputs("</i>: ", out);
+        escape(out, report->witnesses.names);
+        fputs("; not witnessed yet: ", out);
+        number(out, report->tree_size - report->witnesses.size);
+    }
     fputs("</td></tr>\n<tr><th>model</th><td>", out);
     hash(out, &report->model, 64);
     fputs(report->model_recomputed ? " (recomputed)" : " (as logged)", out);

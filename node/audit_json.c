@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 static json_t *text(const char *value) {
     json_t *json = json_string(value);
@@ -140,6 +141,22 @@ static bool add_what_it_is(json_t *object, const struct ct_audit_report *report)
            json_object_set_new(object, "nodes", nodes(report)) == 0;
 }
 
+static json_t *witnesses(const struct ct_audit_report *report) {
+    const struct ct_audit_witness_report *from = &report->witnesses;
+    if (!from->asked) {
+        return json_null();
+    }
+    json_t *names = json_array();
+    for (const char *at = from->names; *at != '\0';) {
+        const size_t length = strcspn(at, " ");
+        json_array_append_new(names, json_stringn(at, length));
+        at += length + (at[length] == ' ');
+    }
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "quorum", text(from->quorum), "size",
+                     whole(from->size), "root", from->size > 0 ? hash(&from->root) : json_null(),
+                     "names", names, "not_witnessed", whole(report->tree_size - from->size));
+}
+
 static json_t *since(const struct ct_audit_report *report) {
     return report->since.file[0] == '\0'
                ? json_null()
@@ -166,6 +183,7 @@ static bool add_how(json_t *object, const struct ct_audit_report *report) {
            json_object_set_new(object, "continued",
                                json_pack("{s:o, s:I}", "entries", whole(report->from_entry),
                                          "rounds", (json_int_t)report->from_round)) == 0 &&
+           json_object_set_new(object, "witnesses", witnesses(report)) == 0 &&
            json_object_set_new(object, "since", since(report)) == 0 &&
            json_object_set_new(object, "evidence",
                                report->evidence[0] != '\0' ? text(report->evidence)

@@ -30,6 +30,9 @@
  *
  *   cost              {steps, payload_bytes, replay_rounds} of recomputing
  *   continued         {entries, rounds}: verified by an earlier audit and not again
+ *   witnesses         null where neither the run nor the auditor asks for any, or {quorum, size,
+ *                     root, names[], not_witnessed}: the newest tree that the quorum has cosigned,
+ *                     by whom, and how many of the tree's entries are not in it
  *   since             null, or {file, size, root, holds}: the checkpoint of --since, and whether
  *                     the log leads on from it
  *   evidence          null, or the path of the file that proves two histories (evidence.h)

@@ -111,6 +111,21 @@ static void print_findings(FILE *out, const struct ct_audit_report *report) {
     }
 }
 
+static void print_witnesses(FILE *out, const struct ct_audit_report *report) {
+    const struct ct_audit_witness_report *witnesses = &report->witnesses;
+    if (witnesses->size == 0) {
+        fprintf(out, "witnesses      NO tree with the quorum '%s'\n", witnesses->quorum);
+        return;
+    }
+    fprintf(out, "witnesses      %" PRIu64 " entries with the quorum '%s': %s", witnesses->size,
+            witnesses->quorum, witnesses->names);
+    const uint64_t rest = report->tree_size - witnesses->size;
+    if (rest > 0) {
+        fprintf(out, "; the last %" PRIu64 " NOT witnessed yet, on the log's word alone", rest);
+    }
+    fputc('\n', out);
+}
+
 static void print_since(FILE *out, const struct ct_audit_report *report) {
     char hex[CT_HEX_BYTES];
     ct_hash_hex(&report->since.root, hex);
@@ -134,6 +149,9 @@ void ct_audit_text(FILE *out, const struct ct_audit_report *report) {
                 "continued      %" PRIu64 " entries were verified by an earlier audit (--fresh "
                 "verifies them again)\n",
                 report->from_entry);
+    }
+    if (report->witnesses.asked) {
+        print_witnesses(out, report);
     }
     if (report->since.file[0] != '\0') {
         print_since(out, report);

@@ -16,7 +16,7 @@
 
 static const char usage[] =
     "usage: cotrain audit SOURCE [--replay] [--recompute N|all|i/n] [--seed S]\n"
-    "                     [--since CHECKPOINT_FILE]\n"
+    "                     [--since CHECKPOINT_FILE] [--policy FILE]\n"
     "                     [--range A-B] [--node N] [--round R] [--mirror URL]… [--blobs DIR|URL]\n"
     "                     [--state DIR] [--fresh] [--disk GIB] [--threads N]\n"
     "                     [--json] [--html FILE] [--sqlite FILE]\n"
@@ -37,6 +37,10 @@ static const char usage[] =
     "  --since FILE       a checkpoint of this log that you have from another time or place: the\n"
     "                     log must lead on from it. If it shows another history, a file that\n"
     "                     proves so is written, for `cotrain evidence` and for everybody\n"
+    "  --policy FILE      the witnesses that you trust, as C2SP tlog-policy, in place of those "
+    "that\n"
+    "                     the run names; a quorum of them is insisted on either way, and what no\n"
+    "                     quorum has cosigned yet is told\n"
     "  --range A-B        look at entries A to B alone\n"
     "  --node N           look at what node N did alone\n"
     "  --round R          look at round R alone\n"
@@ -142,6 +146,9 @@ static bool take_option(int option, const char *value, struct options *out) {
     case 'S':
         out->audit.since = value;
         return value[0] != '\0';
+    case 'p':
+        out->audit.policy = value;
+        return value[0] != '\0';
     case 'R':
         return parse_range(value, &out->audit.narrow);
     case 'n':
@@ -182,15 +189,25 @@ static bool take_option(int option, const char *value, struct options *out) {
 /* CT_EXIT_DONE to go on; *help tells that all was said. */
 static int parse_options(int argc, char **argv, struct options *out, bool *help) {
     static const struct option known[] = {
-        {"replay", no_argument, NULL, 'r'},        {"recompute", required_argument, NULL, 'c'},
-        {"seed", required_argument, NULL, 's'},    {"since", required_argument, NULL, 'S'},
-        {"range", required_argument, NULL, 'R'},   {"node", required_argument, NULL, 'n'},
-        {"round", required_argument, NULL, 'o'},   {"mirror", required_argument, NULL, 'm'},
-        {"blobs", required_argument, NULL, 'b'},   {"state", required_argument, NULL, 'd'},
-        {"fresh", no_argument, NULL, 'f'},         {"disk", required_argument, NULL, 'D'},
-        {"threads", required_argument, NULL, 't'}, {"json", no_argument, NULL, 'j'},
-        {"html", required_argument, NULL, 'H'},    {"sqlite", required_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"replay", no_argument, NULL, 'r'},
+        {"recompute", required_argument, NULL, 'c'},
+        {"seed", required_argument, NULL, 's'},
+        {"since", required_argument, NULL, 'S'},
+        {"policy", required_argument, NULL, 'p'},
+        {"range", required_argument, NULL, 'R'},
+        {"node", required_argument, NULL, 'n'},
+        {"round", required_argument, NULL, 'o'},
+        {"mirror", required_argument, NULL, 'm'},
+        {"blobs", required_argument, NULL, 'b'},
+        {"state", required_argument, NULL, 'd'},
+        {"fresh", no_argument, NULL, 'f'},
+        {"disk", required_argument, NULL, 'D'},
+        {"threads", required_argument, NULL, 't'},
+        {"json", no_argument, NULL, 'j'},
+        {"html", required_argument, NULL, 'H'},
+        {"sqlite", required_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         if (option == 'h') {

@@ -68,6 +68,10 @@ cp -r "$work/run/ledger" "$work/log"
     die "a cosignature of the witness that was down"
 grep -q "three" "$work/run/coordinator.log" || die "nobody was told of the witness that is down"
 
+# The audit of check_run insisted on the quorum, and says who it is.
+jq -e '.witnesses.names == ["one", "two"] and .witnesses.quorum == "most"' "$work/audit.json" >/dev/null ||
+    die "no witnesses in the audit: $(jq -c .witnesses "$work/audit.json")"
+
 # Receipts: each node brought its own under the quorum, and check_run held them to it.
 receipt=$work/node-1/receipts/round-000002.tlog-proof
 "$cotrain" receipt "$receipt" >"$work/words" || die "the receipt does not verify"

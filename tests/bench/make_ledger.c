@@ -3,7 +3,8 @@
  * finds fault), or the log alone. Nothing is synced file by file, so half a million blobs take
  * seconds.
  *
- * usage: make_ledger DIR ENTRIES [--nodes N] [--log-only] [--publish N] */
+ * usage: make_ledger DIR ENTRIES [--nodes N] [--log-only] [--publish N] [--policy FILE]
+ */
 #include <cotrain/command.h>
 #include <cotrain/dataset.h>
 #include <cotrain/isa.h>
@@ -28,13 +29,15 @@
 #define EPOCH_ROUNDS    16u
 
 static const char usage[] =
-    "usage: make_ledger DIR ENTRIES [--nodes N] [--log-only] [--publish N]\n"
+    "usage: make_ledger DIR ENTRIES [--nodes N] [--log-only] [--publish N] [--policy FILE]\n"
     "\n"
     "Makes the run directory DIR with at least ENTRIES entries: whole rounds of N nodes (default "
     "64,\n"
     "2·N + 3 entries a round), every signature, rule, digest and aggregation of which holds.\n"
     "--log-only makes DIR as a bare ledger of ENTRIES entries of 300 bytes; its key is DIR.pem.\n"
-    "--publish N signs and keeps a checkpoint every N entries (default 20000).\n";
+    "--publish N signs and keeps a checkpoint every N entries (default 20000). --policy FILE "
+    "names\n"
+    "the run's witnesses.\n";
 
 /* A blob of the open round, which the fold and the merge ask for. */
 struct kept {
@@ -43,7 +46,7 @@ struct kept {
 };
 
 struct maker {
-    const char *dir;
+    const char *dir, *policy;
     uint64_t wanted, publish;
     uint32_t nodes;
     struct ct_key *identity, *log_key;
@@ -220,6 +223,13 @@ static enum ct_err make_manifest(struct maker *maker) {
         .node_count = maker->nodes,
     };
     struct ct_manifest *manifest = &maker->manifest;
+    if (maker->policy != NULL) {
+        struct ct_buf text;
+        ct_buf_init(&text, sizeof manifest->policy - 1);
+        CT_TRY(ct_file_read(maker->policy, &text));
+        memcpy(manifest->policy, text.data, text.length);
+        ct_buf_deinit(&text);
+    }
     manifest->source = strdup("run: {}\n");
     manifest->nodes = calloc(maker->nodes, sizeof manifest->nodes[0]);
     maker->node_keys = calloc(maker->nodes, sizeof maker->node_keys[0]);
@@ -473,11 +483,10 @@ static void release(struct maker *maker) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option known[] = {{"nodes", required_argument, NULL, 'n'},
-                                          {"log-only", no_argument, NULL, 'l'},
-                                          {"publish", required_argument, NULL, 'p'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"nodes", required_argument, NULL, 'n'},   {"log-only", no_argument, NULL, 'l'},
+        {"publish", required_argument, NULL, 'p'}, {"policy", required_argument, NULL, 'w'},
+        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0}};
     struct maker maker = {.nodes = 64, .publish = PUBLISH_ENTRIES};
     bool log_only = false;
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -487,6 +496,8 @@ int main(int argc, char **argv) {
             log_only = true;
         } else if (option == 'p') {
             maker.publish = strtoull(optarg, NULL, 10);
+        } else if (option == 'w') {
+            maker.policy = optarg;
         } else {
             fputs(usage, option == 'h' ? stdout : stderr);
             return option == 'h' ? CT_EXIT_DONE : CT_EXIT_USAGE;
