@@ -22,7 +22,11 @@ static const char usage[] =
     "\n"
     "Verifies a receipt without any network: that the log's key signed a tree, and that the entry\n"
     "in the receipt is in that tree at the place it says. Tells what the entry is. (Whether the\n"
-    "whole log is in order is for cotrain audit.)\n"
+    "whole log is in order is for cotrain audit.) Where the run names witnesses, the file alone "
+    "does\n"
+    "not tell: a node keeps their policy beside its receipts, and `cotraind ticket --policy` "
+    "prints\n"
+    "it; with a policy, a receipt without the quorum is not valid.\n"
     "\n"
     "  --vkey VKEY|FILE  the log's verifier key, NAME+ID+KEY, or a file that holds it; by default\n"
     "                    log.vkey in FILE's folder or the folder above\n"
@@ -172,6 +176,19 @@ static void explain(struct proven *proven) {
                         ct_commit_decode(envelope.payload, &proven->commit) == CT_OK;
 }
 
+/* Logs that a policy names are all that it is about. */
+static bool is_of_policy(const struct proven *proven) {
+    const struct ct_policy *policy = &proven->policy;
+    char vkey[CT_VKEY_BYTES_MAX];
+    for (uint32_t i = 0; i < policy->log_count; i++) {
+        ct_vkey_format(policy->logs[i].origin, &policy->logs[i].key, vkey);
+        if (strcmp(vkey, proven->vkey) == 0) {
+            return true;
+        }
+    }
+    return policy->log_count == 0;
+}
+
 static enum ct_err prove(const struct options *options, struct proven *out) {
     struct ct_buf text;
     struct ct_buf entry;
@@ -196,6 +213,13 @@ static enum ct_err prove(const struct options *options, struct proven *out) {
     ct_buf_deinit(&entry);
     ct_buf_deinit(&text);
     CT_TRY(err);
+    if (out->has_policy && !is_of_policy(out)) {
+        ct_receipt_deinit(&out->receipt);
+        return ct_fail(CT_ERR_RULE,
+                       "the policy is about other logs than %.200s: give the right one "
+                       "with --policy",
+                       out->vkey);
+    }
     if (out->has_policy) {
         err = ct_policy_check(&out->policy, ct_buf_bytes(&out->receipt.note), &out->cosigned);
         if (err != CT_OK) {

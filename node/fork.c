@@ -112,9 +112,12 @@ enum ct_err ct_fork_seek(const struct ct_ledger_copy *copy, const char *dir, str
     ct_buf_init(&evidence, CT_EVIDENCE_BYTES_MAX);
     enum ct_err err = ct_file_read(path, &own);
     if (err == CT_OK) {
-        err = checkpoint.size < copy->accepted.size
-                  ? seek_own(copy, vkey, ct_buf_bytes(&own), note, &evidence)
-                  : seek_served(vkey, ct_buf_bytes(&own), note, checkpoint.size, fetch, &evidence);
+        const bool smaller = checkpoint.size < copy->accepted.size;
+        err = seek_served(vkey, ct_buf_bytes(&own), note,
+                          smaller ? copy->accepted.size : checkpoint.size, fetch, &evidence);
+        if (smaller && err != CT_OK && err != CT_ERR_FORKED && err != CT_ERR_STATE) {
+            err = seek_own(copy, vkey, ct_buf_bytes(&own), note, &evidence);
+        }
     }
     if (err == CT_ERR_FORKED) {
         err = keep(dir, &evidence);

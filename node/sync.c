@@ -6,14 +6,18 @@
 
 #include <cotrain/assert.h>
 #include <cotrain/http.h>
+#include <cotrain/log.h>
 #include <cotrain/model_dir.h>
 
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#define RESULTS_MAX 4u
+#define RESULTS_MAX     4u
+#define SETTLE_TRIES    20
+#define SETTLE_PAUSE_MS 500
 
 struct ct_sync {
     struct ct_sync_options options;
@@ -104,8 +108,8 @@ static enum ct_err advance(struct ct_sync *sync, struct ct_buf *note) {
         return ct_fail(err, "%s", why);
     }
     CT_TRY(err);
-    ct_witnessed_advance(&sync->witnessed, sync->dir, &sync->follow.replay.fold, ct_buf_bytes(note),
-                         sync->fetch);
+    CT_TRY(ct_witnessed_advance(&sync->witnessed, sync->dir, &sync->follow.copy,
+                                &sync->follow.replay.fold, ct_buf_bytes(note), sync->fetch));
     if (!sync->has_data) {
         CT_TRY(ct_follow_fetch_data(&sync->follow, sync->fetch));
         sync->has_data = true;
@@ -141,6 +145,38 @@ static void do_advance(struct ct_sync *sync, struct ct_buf *note) {
     post(sync, &result);
 }
 
+/* Waits a moment, or until the end. */
+static void pause_thread(struct ct_sync *sync, long ms) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += ms * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&sync->lock);
+    while (!atomic_load(&sync->stop) &&
+           pthread_cond_timedwait(&sync->changed, &sync->lock, &until) == 0) {
+    }
+    pthread_mutex_unlock(&sync->lock);
+}
+
+/* The run is over: the witnesses may need a moment for its last checkpoints, and nobody may be
+ * there to serve them later. */
+static enum ct_err settle_receipts(struct ct_sync *sync) {
+    const struct ct_fold *fold = &sync->follow.replay.fold;
+    for (int i = 0; i < SETTLE_TRIES && !atomic_load(&sync->stop) &&
+                    ct_witnessed_pending(&sync->witnessed, sync->dir, fold);
+         i++) {
+        pause_thread(sync, SETTLE_PAUSE_MS);
+        CT_TRY(ct_witnessed_advance(&sync->witnessed, sync->dir, &sync->follow.copy, fold,
+                                    (struct ct_bytes){NULL, 0}, sync->fetch));
+    }
+    if (ct_witnessed_pending(&sync->witnessed, sync->dir, fold)) {
+        ct_log(CT_LOG_WARN, "receipt",
+               "some receipts have no quorum of witnesses yet: join again to renew them");
+    }
+    return CT_OK;
+}
+
 static void do_save(struct ct_sync *sync) {
     struct ct_sync_result result = {.kind = CT_SYNC_SAVED};
     char path[CT_NODE_PATH_MAX];
@@ -151,6 +187,9 @@ static void do_save(struct ct_sync *sync) {
         result.err = ct_node_path(sync->dir, CT_NODE_MODEL, path);
         if (result.err == CT_OK) {
             result.err = ct_model_save(path, &replay->fold.layout, replay->theta);
+        }
+        if (result.err == CT_OK) {
+            result.err = settle_receipts(sync);
         }
     }
     if (result.err != CT_OK) {
@@ -199,7 +238,11 @@ enum ct_err ct_sync_open(const struct ct_sync_options *options, struct ct_sync *
     sync->options = *options;
     snprintf(sync->dir, sizeof sync->dir, "%s", options->dir);
     CT_ASSERT(pthread_mutex_init(&sync->lock, NULL) == 0);
-    CT_ASSERT(pthread_cond_init(&sync->changed, NULL) == 0);
+    pthread_condattr_t attributes;
+    CT_ASSERT(pthread_condattr_init(&attributes) == 0);
+    CT_ASSERT(pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0);
+    CT_ASSERT(pthread_cond_init(&sync->changed, &attributes) == 0);
+    pthread_condattr_destroy(&attributes);
     if (pthread_create(&sync->thread, NULL, sync_main, sync) != 0) {
         pthread_cond_destroy(&sync->changed);
         pthread_mutex_destroy(&sync->lock);

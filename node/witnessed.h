@@ -4,7 +4,7 @@
 #ifndef NODE_WITNESSED_H
 #define NODE_WITNESSED_H
 
-#include "fetch.h"
+#include "ledger_copy.h"
 
 #include <cotrain/fold.h>
 #include <cotrain/policy.h>
@@ -14,13 +14,22 @@ struct ct_witnessed {
     bool known;               /* the manifest was read */
     uint32_t done_round;      /* receipts up to this round are under the quorum */
     uint32_t without;         /* checkpoints since the last one that had it */
+    uint64_t size;            /* of the largest tree that is known to have it */
 };
 
 void ct_witnessed_deinit(struct ct_witnessed *witnessed);
 
-/* After `note` was accepted as the newest checkpoint. What cannot be done now is tried again at the
- * next one; nothing here fails the node. */
-void ct_witnessed_advance(struct ct_witnessed *witnessed, const char *dir,
-                          const struct ct_fold *fold, struct ct_bytes note, struct ct_fetch *fetch);
+/* After `note` was accepted as the copy's newest checkpoint. Where it lacks the quorum and there
+ * are receipts that want one, the bases are asked for the newest checkpoint that has it. What
+ * cannot be done now is tried again at the next call. CT_ERR_FORKED, the evidence being stored
+ * (fork.h): the quorum has cosigned another history than this copy. Nothing else fails the node. */
+CT_MUST_CHECK enum ct_err ct_witnessed_advance(struct ct_witnessed *witnessed, const char *dir,
+                                               const struct ct_ledger_copy *copy,
+                                               const struct ct_fold *fold, struct ct_bytes note,
+                                               struct ct_fetch *fetch);
+
+/* Whether a stored receipt is not under the quorum that the run promises. */
+bool ct_witnessed_pending(const struct ct_witnessed *witnessed, const char *dir,
+                          const struct ct_fold *fold);
 
 #endif

@@ -156,6 +156,26 @@ static void says_what_it_proves(void **state) {
     json_decref(root);
 }
 
+/* A policy beside the receipt, or one that is given: its log must be this one. */
+static void a_policy_is_about_its_log(void **state) {
+    const struct node *node = *state;
+    char out[4096], policy[1024], other[CT_VKEY_BYTES_MAX];
+    struct ct_key *key = NULL;
+    int length = snprintf(policy, sizeof policy, "log %s\nquorum none\n", node->vkey);
+    fixture_write(below(node, "log.policy"), policy, (size_t)length);
+    assert_int_equal(run(node, RECEIPT, out), 0);
+    assert_int_equal(run(node, "--policy log.policy " RECEIPT, out), 0);
+    assert_int_equal(ct_key_generate(&key), CT_OK);
+    const struct ct_hash public_key = ct_key_public(key);
+    ct_key_free(key);
+    ct_vkey_format(ORIGIN, &public_key, other);
+    length = snprintf(policy, sizeof policy, "log %s\nquorum none\n", other);
+    fixture_write(below(node, "log.policy"), policy, (size_t)length);
+    assert_int_equal(run(node, RECEIPT, out), 1);
+    assert_non_null(strstr(out, "about other logs"));
+    assert_int_equal(run(node, "--policy log.policy " RECEIPT, out), 1);
+}
+
 static void finds_or_takes_the_key(void **state) {
     const struct node *node = *state;
     char out[4096];
@@ -195,6 +215,7 @@ static void changed_receipts_fail(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(says_what_it_proves, node_open, node_close),
+        cmocka_unit_test_setup_teardown(a_policy_is_about_its_log, node_open, node_close),
         cmocka_unit_test_setup_teardown(finds_or_takes_the_key, node_open, node_close),
         cmocka_unit_test_setup_teardown(changed_receipts_fail, node_open, node_close),
     };
