@@ -1,13 +1,13 @@
 #include <cotrain/trial.h>
 
+#include <cotrain/pages.h>
+
 #include "block.h"
 #include "matmul.h"
 #include "parallel.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { LINE = 64 };
 
 struct ct_trial {
     struct ct_trial_options options;
@@ -99,13 +99,10 @@ const char *ct_trial_row_op(size_t number) {
     return number < ROW_OPS ? row_ops[number].name : NULL;
 }
 
-static void *reserve(size_t bytes) {
-    return aligned_alloc(LINE, (bytes + LINE - 1) / LINE * LINE);
-}
-
-/* Values between −1 and 1 that are neither tiny nor in step with any blocking. */
+/* On pages as those of a model. Values between −1 and 1 that are neither tiny nor in step with any
+ * blocking. */
 static float *noise(size_t count, uint32_t seed) {
-    float *values = reserve(count * sizeof *values);
+    float *values = ct_pages_reserve(count * sizeof *values);
     for (size_t i = 0; values != NULL && i < count; i++) {
         seed = seed * 1664525u + 1013904223u;
         values[i] = (float)((int32_t)(seed >> 8) - (1 << 23)) * 0x1p-23f + 0x1p-25f;
@@ -114,7 +111,7 @@ static float *noise(size_t count, uint32_t seed) {
 }
 
 static uint16_t *rounded(const float *values, size_t count) {
-    uint16_t *out = reserve(count * sizeof *out);
+    uint16_t *out = ct_pages_reserve(count * sizeof *out);
     if (out != NULL && values != NULL) {
         ct_ops.bf16_from(out, values, count);
     }
@@ -138,7 +135,7 @@ static enum ct_err open_matmul(struct ct_trial *t) {
     t->a = noise(o->m * o->k, 1);
     t->b = noise(o->k * o->n, 2);
     t->c = noise(o->m * o->n, 3);
-    t->room = (struct ct_room){reserve(CT_MATMUL_ROOM * sizeof(float)), CT_MATMUL_ROOM};
+    t->room = (struct ct_room){ct_pages_reserve(CT_MATMUL_ROOM * sizeof(float)), CT_MATMUL_ROOM};
     if (bf16) {
         t->a_bf16 = rounded(t->a, o->m * o->k);
         t->b_bf16 = rounded(t->b, o->k * o->n);

@@ -69,13 +69,52 @@ static enum ct_err take_common(struct ct_bench *bench, int option, const char *t
 static enum ct_err open_report(struct ct_bench *bench) {
     char cpu[256];
     cpu_name(cpu, sizeof cpu);
-    bench->rows = json_array();
     bench->report = json_pack("{s:s, s:s, s:s, s:s, s:I}", "bench", bench->name, "cpu", cpu, "isa",
                               ct_isa_name(ct_isa_active()), "openblas", ct_blas_core(), "threads",
                               (json_int_t)bench->threads);
-    return bench->rows != NULL && bench->report != NULL
-               ? CT_OK
-               : ct_fail(CT_ERR_MEMORY, "no memory for the report");
+    return bench->report != NULL ? CT_OK : ct_fail(CT_ERR_MEMORY, "no memory for the report");
+}
+
+/* The value without the brace at its start and, when `open`, without the one at its end. */
+static enum ct_err print_object(const json_t *object, bool open) {
+    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    if (text == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory for the report");
+    }
+    printf("%.*s", (int)strlen(text) - (open ? 2 : 1), text + 1);
+    free(text);
+    return CT_OK;
+}
+
+/* What the report says so far, and the start of its rows. */
+static enum ct_err print_head(struct ct_bench *bench) {
+    putchar('{');
+    CT_TRY(print_object(bench->report, true));
+    puts(",\"rows\":[");
+    json_object_clear(bench->report);
+    return CT_OK;
+}
+
+/* The end of the rows, and what the report was told since they began. */
+static enum ct_err print_foot(struct ct_bench *bench) {
+    putchar(']');
+    if (json_object_size(bench->report) > 0) {
+        putchar(',');
+    }
+    CT_TRY(print_object(bench->report, false));
+    putchar('\n');
+    return CT_OK;
+}
+
+static enum ct_err print_json_row(struct ct_bench *bench, const json_t *row) {
+    if (bench->row_before == NULL) {
+        CT_TRY(print_head(bench));
+    }
+    fputs(bench->row_before == NULL ? "{" : ",{", stdout);
+    CT_TRY(print_object(row, false));
+    putchar('\n');
+    fflush(stdout);
+    return CT_OK;
 }
 
 /* The first column names the row. */
@@ -109,23 +148,28 @@ static void print_line(json_t *row, bool head) {
 }
 
 enum ct_err ct_bench_row(struct ct_bench *bench, json_t *row) {
-    if (row == NULL || json_array_append_new(bench->rows, row) != 0) {
+    enum ct_err err = CT_OK;
+    if (row == NULL) {
         return ct_fail(CT_ERR_MEMORY, "no memory for a row of the report");
     }
-    if (!bench->json) {
-        const size_t count = json_array_size(bench->rows);
-        const json_t *before = count > 1 ? json_array_get(bench->rows, count - 2) : NULL;
+    if (bench->json) {
+        err = print_json_row(bench, row);
+    } else {
+        const json_t *before = bench->row_before;
         if (before == NULL || json_object_size(before) != json_object_size(row)) {
             print_line(row, true);
         }
         print_line(row, false);
     }
-    return CT_OK;
+    json_decref(bench->row_before);
+    bench->row_before = row;
+    return err;
 }
 
 static enum ct_err run(struct ct_bench *bench) {
     CT_TRY(ct_isa_start());
-    if (bench->threads == 0) {
+    bench->threads_given = bench->threads != 0;
+    if (!bench->threads_given) {
         const long online = sysconf(_SC_NPROCESSORS_ONLN);
         bench->threads = online > 0 ? (uint32_t)online : 1;
     }
@@ -136,12 +180,7 @@ static enum ct_err run(struct ct_bench *bench) {
                ct_isa_name(ct_isa_active()));
     }
     CT_TRY(bench->run(bench));
-    if (bench->json) {
-        json_object_set(bench->report, "rows", bench->rows);
-        json_dumpf(bench->report, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
-        putchar('\n');
-    }
-    return CT_OK;
+    return bench->json ? print_foot(bench) : CT_OK;
 }
 
 static size_t join_options(const struct option *own, struct option *out) {
@@ -183,12 +222,14 @@ int ct_bench_main(struct ct_bench *bench, int argc, char **argv) {
     }
     bench->argument = argv + optind;
     const enum ct_err err = run(bench);
-    json_decref(bench->rows);
+    json_decref(bench->row_before);
     json_decref(bench->report);
     return err == CT_OK ? CT_EXIT_DONE : ct_command_fail(program, err);
 }
 
-enum { TURNS_MIN = 3, TURNS_MAX = 1000, RIVALS_MAX = 8 };
+enum { TURNS_MIN = 3, BEST_TURNS_MIN = 5, TURNS_MAX = 1000, RIVALS_MAX = 8, REPEATS_MAX = 1000 };
+
+static double turns[RIVALS_MAX][TURNS_MAX]; /* seconds */
 
 static int compare_doubles(const void *left, const void *right) {
     const double a = *(const double *)left, b = *(const double *)right;
@@ -200,25 +241,65 @@ static double median(double *values, size_t count) {
     return count % 2 == 1 ? values[count / 2] : 0.5 * (values[count / 2 - 1] + values[count / 2]);
 }
 
-void ct_bench_race(const struct ct_rival *rivals, size_t count, double seconds,
-                   double *out_median_s) {
-    static double turns[RIVALS_MAX][TURNS_MAX];
-    CT_ASSERT(count > 0 && count <= RIVALS_MAX);
-    for (size_t i = 0; i < count; i++) {
-        rivals[i].run(rivals[i].context);
+static double smallest(const double *values, size_t count) {
+    double best = values[0];
+    for (size_t i = 1; i < count; i++) {
+        best = values[i] < best ? values[i] : best;
     }
-    const double end = ct_bench_now_s() + seconds * (double)count;
+    return best;
+}
+
+/* Seconds of one run, the mean of `repeats`. */
+static double time_runs(const struct ct_rival *rival, size_t repeats) {
+    const double start = ct_bench_now_s();
+    for (size_t i = 0; i < repeats; i++) {
+        rival->run(rival->context);
+    }
+    return (ct_bench_now_s() - start) / (double)repeats;
+}
+
+/* Fills `turns` and returns how many each rival had: until `seconds` are over, and at least
+ * `turns_min`. */
+static size_t take_turns(const struct ct_rival *rivals, size_t count, const size_t *repeats,
+                         double seconds, size_t turns_min) {
+    const double end = ct_bench_now_s() + seconds;
     size_t done = 0;
-    while (done < TURNS_MAX && (done < TURNS_MIN || ct_bench_now_s() < end)) {
+    while (done < TURNS_MAX && (done < turns_min || ct_bench_now_s() < end)) {
         for (size_t i = 0; i < count; i++) {
-            const double start = ct_bench_now_s();
-            rivals[i].run(rivals[i].context);
-            turns[i][done] = ct_bench_now_s() - start;
+            turns[i][done] = time_runs(&rivals[i], repeats[i]);
         }
         done++;
     }
+    return done;
+}
+
+void ct_bench_race(const struct ct_rival *rivals, size_t count, double seconds,
+                   double *out_median_s) {
+    size_t repeats[RIVALS_MAX] = {0};
+    CT_ASSERT(count > 0 && count <= RIVALS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        rivals[i].run(rivals[i].context);
+        repeats[i] = 1;
+    }
+    const size_t done = take_turns(rivals, count, repeats, seconds * (double)count, TURNS_MIN);
     for (size_t i = 0; i < count; i++) {
         out_median_s[i] = median(turns[i], done);
+    }
+}
+
+void ct_bench_best(const struct ct_rival *rivals, size_t count, double seconds,
+                   double *out_best_s) {
+    static const double turn_s = 1e-3;
+    size_t repeats[RIVALS_MAX] = {0};
+    CT_ASSERT(count > 0 && count <= RIVALS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        rivals[i].run(rivals[i].context);
+        const double runs = turn_s / time_runs(&rivals[i], 1);
+        repeats[i] = runs < 1.0 ? 1 : runs > REPEATS_MAX ? REPEATS_MAX : (size_t)runs;
+    }
+    const size_t done = take_turns(rivals, count, repeats, seconds, BEST_TURNS_MIN);
+    for (size_t i = 0; i < count; i++) {
+        out_best_s[i] = smallest(turns[i], done);
     }
 }
 

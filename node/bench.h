@@ -2,9 +2,16 @@
  *
  * A benchmark is a file node/bench_NAME.c with `int ct_bench_NAME(int argc, char **argv)`, listed
  * in bench.h and cmd_bench.c. It fills a struct ct_bench and calls ct_bench_main, which reads the
- * options, calls `run` and prints the rows that `run` reported: a table, or with --json one object
+ * options, calls `run` and prints each row when `run` reports it: a table, or with --json one
+ * object
  *
- *   {"bench": NAME, "cpu": …, "isa": …, "threads": N, …, "rows": [{…}, …]}
+ *   {"bench": NAME, "cpu": …, "isa": …, "threads": N, …, "rows": [
+ *   {…}
+ *   ,{…}
+ *   ], …}
+ *
+ * with a line for each row, so that a benchmark may be watched, and one that was stopped has left
+ * what it had measured. Only a report that is whole parses.
  *
  * Every figure stands beside its yardstick, and beside that their ratio. */
 #ifndef NODE_BENCH_H
@@ -29,22 +36,23 @@ struct ct_bench {
 
     /* Set by ct_bench_main before `run`. */
     uint32_t threads; /* settled: at least 1 */
-    double seconds;   /* that one figure may take; preset for another default than 0.5 */
+    bool threads_given;
+    double seconds; /* that one figure may take; preset for another default than 0.5 */
     bool json;
     char **argument; /* [arguments] */
-    json_t *report;  /* the object around the rows; `run` may add fields */
-    json_t *rows;
+    json_t *report;  /* the object around the rows; `run` may add fields at any time */
+    json_t *row_before;
 };
 
 #define CT_BENCH_USAGE_UNTIMED                                                                     \
     "  --threads N      (all)\n"                                                                   \
-    "  --json           one object with all rows instead of a table\n"                             \
+    "  --json           one object, a line for each row, instead of a table\n"                     \
     "\n"                                                                                           \
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n"
 #define CT_BENCH_USAGE                                                                             \
     "  --threads N      (all)\n"                                                                   \
     "  --seconds R      measuring time of one figure (0.5)\n"                                      \
-    "  --json           one object with all rows instead of a table\n"                             \
+    "  --json           one object, a line for each row, instead of a table\n"                     \
     "\n"                                                                                           \
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n"
 
@@ -52,8 +60,8 @@ struct ct_bench {
 int ct_bench_main(struct ct_bench *bench, int argc, char **argv);
 
 /* Adds a row and takes the reference; NULL (no memory in json_pack) ends as an error of the whole
- * benchmark. Rows of one table have the same fields in the same order. Without --json, a row stands
- * on the terminal as soon as it is there. */
+ * benchmark. Rows of one table have the same fields in the same order. A row is on its way to the
+ * reader when this returns. */
 CT_MUST_CHECK enum ct_err ct_bench_row(struct ct_bench *bench, json_t *row);
 
 /* Monotonic. */
@@ -68,7 +76,11 @@ struct ct_rival {
 };
 void ct_bench_race(const struct ct_rival *rivals, size_t count, double seconds,
                    double *out_median_s);
-/* One rival alone. */
+/* The same for kernels: `seconds` are those of all rivals together, each has at least five turns,
+ * and what counts is the best of them, as the kernel runs when nothing else happens on the machine.
+ * Runs of less than a millisecond are repeated within a turn, whose mean is then taken. */
+void ct_bench_best(const struct ct_rival *rivals, size_t count, double seconds, double *out_best_s);
+/* One rival alone, by the median. */
 double ct_bench_time(void (*run)(void *context), void *context, double seconds);
 
 /* The machine's own limits with `threads` threads, measured now, the best of several repeats. */

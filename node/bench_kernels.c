@@ -17,23 +17,29 @@ static const char usage[] =
     "Products in the three forms of a training step, for the layers of GPT-2 at two sizes:\n"
     "Y = X.W' (NT), dX = dY.W (NN), dW = dY'.X (TN); under fp32-1 and bf16-1, beside OpenBLAS's\n"
     "sgemm in this process and the peak of the machine's multiply-adds. All of them take turns,\n"
-    "so that what else the machine does meets all alike. Then causal attention, operations by\n"
-    "rows and AdamW, beside the bandwidth of the memory; what fits into a cache can be above\n"
-    "it. One thread, then --threads.\n"
+    "so that what else the machine does meets all alike, and the best of at least five turns\n"
+    "counts. Then causal attention, operations by rows and AdamW, beside the bandwidth of the\n"
+    "memory; what fits into a cache can be above it. One thread, then all; with --threads only\n"
+    "so many. --seconds are those of a row with its yardsticks.\n"
     "\n"
     "  --op NAME        only this: matmul, attention_forward, attention_backward, adamw or an\n"
     "                   operation by rows, as the table names it\n"
-    "  --shape M,N,K    only products of this layer: M tokens, N outputs, K inputs; "
-    "repeatable\n" CT_BENCH_USAGE;
+    "  --shape M,N,K    only products of this layer: M tokens, N outputs, K inputs; repeatable\n"
+    "  --form F         only products of this form: NT, NN or TN\n"
+    "  --type T         only products and attention of this type: fp32 or bf16\n" CT_BENCH_USAGE;
 
 struct layer {
     size_t tokens, outputs, inputs;
 };
 
-enum { OPTION_OP = 1, OPTION_SHAPE, SHAPES_MAX = 16 };
+enum { OPTION_OP = 1, OPTION_SHAPE, OPTION_FORM, OPTION_TYPE, SHAPES_MAX = 16 };
+enum { FP32, BF16, TYPES };
+static const char *const type_names[TYPES] = {"fp32", "bf16"};
+static const enum ct_numerics type_numerics[TYPES] = {CT_NUMERICS_FP32_1, CT_NUMERICS_BF16_1};
 
+/* What is asked for; NULL: all. */
 struct kernels {
-    const char *op; /* NULL: all */
+    const char *op, *form, *type;
     struct layer layers[SHAPES_MAX];
     size_t layer_count;
 };
@@ -45,8 +51,12 @@ static const struct layer gpt2_layers[] = {
 
 static const char *const attention_ops[] = {"attention_forward", "attention_backward"};
 
+static bool is(const char *asked, const char *name) {
+    return asked == NULL || strcmp(asked, name) == 0;
+}
+
 static bool wanted(const struct kernels *kernels, const char *op) {
-    return kernels->op == NULL || strcmp(kernels->op, op) == 0;
+    return is(kernels->op, op);
 }
 
 static void run_trial(void *context) {
@@ -54,7 +64,7 @@ static void run_trial(void *context) {
 }
 
 /* The peaks as rivals: enough rounds for a millisecond. */
-enum { PEAK_ROUNDS = 400000 };
+enum { PEAK_ROUNDS = 100000 };
 struct peak {
     double (*run)(uint32_t threads, uint64_t rounds);
     uint32_t threads;
@@ -66,105 +76,123 @@ static void run_peak(void *context) {
     peak->operations = peak->run(peak->threads, PEAK_ROUNDS);
 }
 
-enum { FP32, BF16, BLAS, MATMULS };
+/* The trial of one type takes turns with the peak of its multiply-adds and, where there is one,
+ * with OpenBLAS. */
+struct contest {
+    struct ct_trial *trial, *blas;
+    uint32_t threads;
+    bool bf16;
+};
+struct rates {
+    double own, blas, peak; /* 10^9 operations a second */
+};
 
-static enum ct_err matmul_rows(struct ct_bench *bench, const struct ct_trial_options *options,
-                               struct ct_trial *const trials[MATMULS]) {
-    struct peak peaks[2] = {{.run = ct_peak_fp32, .threads = options->threads},
-                            {.run = ct_peak_bf16, .threads = options->threads}};
+static struct rates race(const struct contest *contest, double seconds) {
+    struct peak fp32 = {.run = ct_peak_fp32, .threads = contest->threads};
+    struct peak bf16 = {.run = ct_peak_bf16, .threads = contest->threads};
+    struct peak *peak = &fp32;
+    if (contest->bf16 && ct_peak_bf16(1, 1) > 0.0) {
+        peak = &bf16;
+    }
     const struct ct_rival rivals[] = {
-        {run_trial, trials[FP32]}, {run_trial, trials[BF16]}, {run_trial, trials[BLAS]},
-        {run_peak, &peaks[0]},     {run_peak, &peaks[1]},
+        {run_trial, contest->trial}, {run_peak, peak}, {run_trial, contest->blas}};
+    double best_s[3];
+    ct_bench_best(rivals, contest->blas != NULL ? 3 : 2, seconds, best_s);
+    return (struct rates){
+        .own = ct_trial_operations(contest->trial) / best_s[0] * 1e-9,
+        .peak = peak->operations / best_s[1] * 1e-9,
+        .blas = contest->blas != NULL ? ct_trial_operations(contest->blas) / best_s[2] * 1e-9 : 0.0,
     };
-    double seconds[5], rate[5];
-    ct_bench_race(rivals, 5, bench->seconds, seconds);
-    for (size_t i = 0; i < 5; i++) {
-        const double operations =
-            i < MATMULS ? ct_trial_operations(trials[i]) : peaks[i - MATMULS].operations;
-        rate[i] = operations / seconds[i] * 1e-9;
-    }
-    for (size_t i = FP32; i <= BF16; i++) {
-        const double peak = rate[MATMULS + i] > 0.0 ? rate[MATMULS + i] : rate[MATMULS];
-        CT_TRY(ct_bench_row(
-            bench,
-            json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "op",
-                      "matmul", "form", options->form, "type", i == FP32 ? "fp32" : "bf16", "m",
-                      (json_int_t)options->m, "n", (json_int_t)options->n, "k",
-                      (json_int_t)options->k, "threads", (json_int_t)options->threads, "gflops",
-                      rate[i], "openblas_gflops", rate[BLAS], "peak_gflops", peak, "openblas_ratio",
-                      rate[i] / rate[BLAS], "peak_ratio", rate[i] / peak)));
-    }
-    return CT_OK;
 }
 
-static enum ct_err matmul(struct ct_bench *bench, struct ct_trial_options options) {
-    static const enum ct_numerics numerics[MATMULS] = {CT_NUMERICS_FP32_1, CT_NUMERICS_BF16_1,
-                                                       CT_NUMERICS_FAST};
-    struct ct_trial *trials[MATMULS] = {NULL};
+static enum ct_err product_row(struct ct_bench *bench, const struct ct_trial_options *options,
+                               const struct rates *rates) {
+    return ct_bench_row(
+        bench,
+        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "op", "matmul",
+                  "form", options->form, "type",
+                  type_names[options->numerics == CT_NUMERICS_BF16_1 ? BF16 : FP32], "m",
+                  (json_int_t)options->m, "n", (json_int_t)options->n, "k", (json_int_t)options->k,
+                  "threads", (json_int_t)options->threads, "gflops", rates->own, "openblas_gflops",
+                  rates->blas, "peak_gflops", rates->peak, "openblas_ratio",
+                  rates->own / rates->blas, "peak_ratio", rates->own / rates->peak));
+}
+
+static enum ct_err product(struct ct_bench *bench, struct ct_trial_options options,
+                           struct ct_trial *blas) {
+    struct contest contest = {
+        .blas = blas, .threads = options.threads, .bf16 = options.numerics == CT_NUMERICS_BF16_1};
+    CT_TRY(ct_trial_open(&options, &contest.trial));
+    const struct rates rates = race(&contest, bench->seconds);
+    ct_trial_close(contest.trial);
+    return product_row(bench, &options, &rates);
+}
+
+static enum ct_err products(struct ct_bench *bench, struct ct_trial_options options) {
+    const struct kernels *kernels = bench->user;
+    struct ct_trial *blas;
+    options.numerics = CT_NUMERICS_FAST;
+    CT_TRY(ct_trial_open(&options, &blas));
     enum ct_err err = CT_OK;
-    for (size_t i = 0; i < MATMULS && err == CT_OK; i++) {
-        options.numerics = numerics[i];
-        err = ct_trial_open(&options, &trials[i]);
-    }
-    if (err == CT_OK) {
-        err = matmul_rows(bench, &options, trials);
-    }
-    for (size_t i = 0; i < MATMULS; i++) {
-        ct_trial_close(trials[i]);
-    }
-    return err;
-}
-
-/* Causal attention as in workload M, beside the peak alone. */
-static enum ct_err attention(struct ct_bench *bench, const char *op, enum ct_numerics numerics,
-                             uint32_t threads) {
-    const bool bf16 = numerics == CT_NUMERICS_BF16_1;
-    const struct ct_trial_options options = {
-        .op = op, .numerics = numerics, .m = 512, .n = 768, .k = 256, .threads = threads};
-    struct ct_trial *trial;
-    CT_TRY(ct_trial_open(&options, &trial));
-    struct peak peak = {.run = ct_peak_fp32, .threads = threads};
-    struct peak pairs = {.run = ct_peak_bf16, .threads = threads};
-    const struct ct_rival rivals[] = {{run_trial, trial}, {run_peak, &peak}, {run_peak, &pairs}};
-    double seconds[3];
-    ct_bench_race(rivals, 3, bench->seconds, seconds);
-    const double rate = ct_trial_operations(trial) / seconds[0] * 1e-9;
-    ct_trial_close(trial);
-    const double most = bf16 && pairs.operations > 0.0 ? pairs.operations / seconds[2] * 1e-9
-                                                       : peak.operations / seconds[1] * 1e-9;
-    return ct_bench_row(bench,
-                        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:n, s:f, s:n, s:f}",
-                                  "op", op, "form", "causal", "type", bf16 ? "bf16" : "fp32", "m",
-                                  (json_int_t)options.m, "n", (json_int_t)options.n, "k",
-                                  (json_int_t)options.k, "threads", (json_int_t)threads, "gflops",
-                                  rate, "openblas_gflops", "peak_gflops", most, "openblas_ratio",
-                                  "peak_ratio", rate / most));
-}
-
-static enum ct_err attentions(struct ct_bench *bench, uint32_t threads) {
-    for (size_t i = 0; i < sizeof attention_ops / sizeof attention_ops[0]; i++) {
-        if (wanted(bench->user, attention_ops[i])) {
-            CT_TRY(attention(bench, attention_ops[i], CT_NUMERICS_FP32_1, threads));
-            CT_TRY(attention(bench, attention_ops[i], CT_NUMERICS_BF16_1, threads));
+    for (size_t i = 0; i < TYPES && err == CT_OK; i++) {
+        if (is(kernels->type, type_names[i])) {
+            options.numerics = type_numerics[i];
+            err = product(bench, options, blas);
         }
     }
-    return CT_OK;
+    ct_trial_close(blas);
+    return err;
 }
 
 static enum ct_err matmuls(struct ct_bench *bench, uint32_t threads) {
     const struct kernels *kernels = bench->user;
     for (size_t i = 0; i < kernels->layer_count; i++) {
         const struct layer *l = &kernels->layers[i];
-        const struct ct_trial_options products[] = {
+        const struct ct_trial_options forms[] = {
             {.form = "NT", .m = l->tokens, .n = l->outputs, .k = l->inputs},
             {.form = "NN", .m = l->tokens, .n = l->inputs, .k = l->outputs},
             {.form = "TN", .m = l->outputs, .n = l->inputs, .k = l->tokens},
         };
-        for (size_t form = 0; form < sizeof products / sizeof products[0]; form++) {
-            struct ct_trial_options options = products[form];
+        for (size_t form = 0; form < sizeof forms / sizeof forms[0]; form++) {
+            struct ct_trial_options options = forms[form];
             options.op = "matmul";
             options.threads = threads;
-            CT_TRY(matmul(bench, options));
+            if (is(kernels->form, options.form)) {
+                CT_TRY(products(bench, options));
+            }
+        }
+    }
+    return CT_OK;
+}
+
+/* Causal attention as in workload M, beside the peak alone. */
+static enum ct_err attention(struct ct_bench *bench, const char *op, size_t type,
+                             uint32_t threads) {
+    const struct ct_trial_options options = {.op = op,
+                                             .numerics = type_numerics[type],
+                                             .m = 512,
+                                             .n = 768,
+                                             .k = 256,
+                                             .threads = threads};
+    struct contest contest = {.threads = threads, .bf16 = type == BF16};
+    CT_TRY(ct_trial_open(&options, &contest.trial));
+    const struct rates rates = race(&contest, bench->seconds);
+    ct_trial_close(contest.trial);
+    return ct_bench_row(
+        bench, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:n, s:f, s:n, s:f}", "op", op,
+                         "form", "causal", "type", type_names[type], "m", (json_int_t)options.m,
+                         "n", (json_int_t)options.n, "k", (json_int_t)options.k, "threads",
+                         (json_int_t)threads, "gflops", rates.own, "openblas_gflops", "peak_gflops",
+                         rates.peak, "openblas_ratio", "peak_ratio", rates.own / rates.peak));
+}
+
+static enum ct_err attentions(struct ct_bench *bench, uint32_t threads) {
+    const struct kernels *kernels = bench->user;
+    for (size_t i = 0; i < sizeof attention_ops / sizeof attention_ops[0]; i++) {
+        for (size_t type = 0; wanted(kernels, attention_ops[i]) && type < TYPES; type++) {
+            if (is(kernels->type, type_names[type])) {
+                CT_TRY(attention(bench, attention_ops[i], type, threads));
+            }
         }
     }
     return CT_OK;
@@ -195,7 +223,9 @@ static enum ct_err rows(struct ct_bench *bench, uint32_t threads, double memory)
         const struct ct_trial_options options = {.op = op, .m = 512, .n = n, .threads = threads};
         struct ct_trial *trial;
         CT_TRY(ct_trial_open(&options, &trial));
-        const double seconds = ct_bench_time(run_trial, trial, bench->seconds);
+        const struct ct_rival alone = {run_trial, trial};
+        double seconds;
+        ct_bench_best(&alone, 1, bench->seconds, &seconds);
         const double bytes = ct_trial_bytes(trial);
         ct_trial_close(trial);
         CT_TRY(memory_row(bench, op, options.m, options.n, threads, bytes, seconds, memory));
@@ -223,7 +253,9 @@ static enum ct_err adamw_step(struct ct_bench *bench, struct adamw *self, double
     const size_t count = self->layout->parameters;
     ct_bench_model(self->layout, self->state.theta);
     ct_bench_noise(self->gradient, count, 1e-4f, 3);
-    const double seconds = ct_bench_time(run_adamw, self, bench->seconds);
+    const struct ct_rival alone = {run_adamw, self};
+    double seconds;
+    ct_bench_best(&alone, 1, bench->seconds, &seconds);
     return memory_row(bench, "adamw", 1, count, self->state.threads, ADAMW_BYTES * (double)count,
                       seconds, memory);
 }
@@ -276,8 +308,10 @@ static enum ct_err run(struct ct_bench *bench) {
         memcpy(kernels->layers, gpt2_layers, sizeof gpt2_layers);
         kernels->layer_count = sizeof gpt2_layers / sizeof gpt2_layers[0];
     }
-    CT_TRY(run_threads(bench, 1));
-    return bench->threads > 1 ? run_threads(bench, bench->threads) : CT_OK;
+    if (!bench->threads_given && bench->threads > 1) {
+        CT_TRY(run_threads(bench, 1));
+    }
+    return run_threads(bench, bench->threads);
 }
 
 static enum ct_err take_shape(struct kernels *kernels, const char *text) {
@@ -294,11 +328,7 @@ static enum ct_err take_shape(struct kernels *kernels, const char *text) {
     return CT_OK;
 }
 
-static enum ct_err take(struct ct_bench *bench, int option, const char *text) {
-    struct kernels *kernels = bench->user;
-    if (option == OPTION_SHAPE) {
-        return take_shape(kernels, text);
-    }
+static enum ct_err take_op(struct kernels *kernels, const char *text) {
     kernels->op = text;
     const bool known = strcmp(text, "matmul") == 0 || strcmp(text, attention_ops[0]) == 0 ||
                        strcmp(text, attention_ops[1]) == 0 || any_rows(kernels);
@@ -308,10 +338,32 @@ static enum ct_err take(struct ct_bench *bench, int option, const char *text) {
                            "operation by rows, such as gelu; all are measured without it");
 }
 
+static enum ct_err take(struct ct_bench *bench, int option, const char *text) {
+    struct kernels *kernels = bench->user;
+    switch (option) {
+    case OPTION_SHAPE:
+        return take_shape(kernels, text);
+    case OPTION_FORM:
+        kernels->form = text;
+        return is("NT", text) || is("NN", text) || is("TN", text)
+                   ? CT_OK
+                   : ct_fail(CT_ERR_USAGE, "--form takes NT, NN or TN");
+    case OPTION_TYPE:
+        kernels->type = text;
+        return is(type_names[FP32], text) || is(type_names[BF16], text)
+                   ? CT_OK
+                   : ct_fail(CT_ERR_USAGE, "--type takes fp32 or bf16");
+    default:
+        return take_op(kernels, text);
+    }
+}
+
 int ct_bench_kernels(int argc, char **argv) {
     static const struct option options[] = {
         {"op", required_argument, NULL, OPTION_OP},
         {"shape", required_argument, NULL, OPTION_SHAPE},
+        {"form", required_argument, NULL, OPTION_FORM},
+        {"type", required_argument, NULL, OPTION_TYPE},
         {NULL, 0, NULL, 0},
     };
     struct kernels kernels = {.op = NULL};

@@ -61,13 +61,30 @@ rate='.gflops > 0 and .peak_gflops > 0 and .peak_ratio > 0'
 report "([.rows[] | [.form, .m, .n, .k]] | unique) == [[\"NN\",30,50,40],[\"NT\",30,40,50],[\"TN\",40,50,30]]
     and ([.rows[] | [.op, .type]] | unique) == [[\"matmul\",\"bf16\"],[\"matmul\",\"fp32\"]] and
     (.rows | all($rate and .openblas_gflops > 0 and .openblas_ratio > 0)) and
-    ([.rows[].threads] | unique) == [1, 2]" kernels --op matmul --shape 30,40,50 --threads 2
+    ([.rows[].threads] | unique) == [1, .threads] or .threads == 1" \
+    kernels --op matmul --shape 30,40,50
+report '[.rows[] | [.form, .type, .threads]] == [["TN","bf16",2]]' \
+    kernels --op matmul --shape 30,40,50 --form TN --type bf16 --threads 2
 report "(.rows | length == 2 and all($rate))" kernels --op attention_backward --threads 1
 report '(.rows | length == 1 and all(.us > 0 and .gbytes_per_s > 0 and .ratio > 0))' \
     kernels --op layernorm --threads 1
 expect 2 "--op takes" "$cotrain" bench kernels --op conv
+expect 2 "--form takes" "$cotrain" bench kernels --form TT
+expect 2 "--type takes" "$cotrain" bench kernels --type fp64
 expect 2 "--shape takes" "$cotrain" bench kernels --shape 1,2
 expect 2 "--shape takes" "$cotrain" bench kernels --shape 1,2,0
+# A row is there, a line that parses by itself, while the rest is still being measured.
+mkfifo "$work/rows"
+"$cotrain" bench kernels --op matmul --shape 30,40,50 --type fp32 --form NT --json --threads 1 \
+    --shape 3000,3000,3000 --seconds 0 >"$work/rows" &
+bench=$!
+{
+    read -r head
+    read -r row
+} <"$work/rows"
+kill "$bench" && [ "$(printf '%s\n' "$row" | jq -c '[.op, .m, .n, .k]')" = '["matmul",30,40,50]' ] ||
+    fail "no row before the end: $head $row"
+wait "$bench" 2>/dev/null
 
 # Gradients: of a model of ours, in a file with the model's names; memory choices change no byte.
 yes "to be or not to be, that is the question" | head -n 50 >"$work/text"
