@@ -3,6 +3,7 @@
 #include "model_config.h"
 
 #include <cotrain/buf.h>
+#include <cotrain/pages.h>
 #include <cotrain/safetensors.h>
 
 #include <limits.h>
@@ -150,7 +151,7 @@ static enum ct_err read_tensors(struct reading *reading) {
         CT_TRY(check_tensor(reading, &layout->tensors[i]));
     }
     CT_TRY(check_names(reading));
-    reading->theta = malloc(layout->parameters * sizeof *reading->theta);
+    reading->theta = ct_pages_reserve(layout->parameters * sizeof *reading->theta);
     if (reading->theta == NULL) {
         return ct_fail(CT_ERR_MEMORY, "%s: no memory for %zu parameters", reading->path,
                        layout->parameters);

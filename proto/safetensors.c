@@ -17,7 +17,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are written a
 enum {
     HEADER_BYTES_MAX = 16 << 20,
     LENGTH_BYTES = 8,
-    PIECE_VALUES = 1 << 15, /* converted at once */
+    PIECE_VALUES = 1 << 15, /* read and converted at once: they stay in L2 */
 };
 
 struct ct_safetensors {
@@ -317,41 +317,38 @@ static bool settle_values(float *values, size_t count) {
     return largest != 0x7f800000u;
 }
 
-/* Values of 16 bits, `half` or bf16, piece by piece. */
-static enum ct_err read_narrow(const struct ct_safetensors *file,
-                               const struct ct_safetensors_entry *entry, bool half, float *out) {
-    uint16_t *piece = malloc(PIECE_VALUES * sizeof *piece);
-    if (piece == NULL) {
-        return ct_fail(CT_ERR_MEMORY, "%s: no memory to read it", file->path);
+/* Values of 16 bits, `half` or bf16, from the byte `begin` on. */
+static enum ct_err read_narrow(const struct ct_safetensors *file, uint64_t begin, size_t count,
+                               bool half, float *out) {
+    uint16_t piece[PIECE_VALUES];
+    CT_TRY(read_at(file, begin, piece, count * sizeof *piece));
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t bits = half ? widen_half(piece[i]) : (uint32_t)piece[i] << 16;
+        memcpy(out + i, &bits, sizeof bits);
     }
-    enum ct_err err = CT_OK;
-    for (uint64_t first = 0; err == CT_OK && first < entry->values; first += PIECE_VALUES) {
-        const uint64_t left = entry->values - first;
-        const size_t count = left < PIECE_VALUES ? (size_t)left : PIECE_VALUES;
-        err = read_at(file, entry->begin + first * sizeof *piece, piece, count * sizeof *piece);
-        for (size_t i = 0; err == CT_OK && i < count; i++) {
-            const uint32_t bits = half ? widen_half(piece[i]) : (uint32_t)piece[i] << 16;
-            memcpy(out + first + i, &bits, sizeof bits);
-        }
-    }
-    free(piece);
-    return err;
+    return CT_OK;
 }
 
 enum ct_err ct_safetensors_read(const struct ct_safetensors *file,
                                 const struct ct_safetensors_entry *entry, float *out) {
-    if (strcmp(entry->type, "F32") == 0) {
-        CT_TRY(read_at(file, entry->begin, out, entry->bytes));
-    } else if (strcmp(entry->type, "BF16") == 0 || strcmp(entry->type, "F16") == 0) {
-        CT_TRY(read_narrow(file, entry, entry->type[0] == 'F', out));
-    } else {
+    const bool narrow = strcmp(entry->type, "BF16") == 0 || strcmp(entry->type, "F16") == 0;
+    if (!narrow && strcmp(entry->type, "F32") != 0) {
         return ct_fail(CT_ERR_UNSUPPORTED, "%s: tensor %.100s is %s; F32, BF16 and F16 are read",
                        file->path, entry->name, entry->type);
     }
-    return settle_values(out, entry->values)
-               ? CT_OK
-               : ct_fail(CT_ERR_NUMERIC, "%s: tensor %.100s holds a value that is not finite",
-                         file->path, entry->name);
+    const uint64_t value_bytes = narrow ? sizeof(uint16_t) : sizeof(float);
+    bool finite = true;
+    for (uint64_t first = 0; first < entry->values; first += PIECE_VALUES) {
+        const uint64_t left = entry->values - first;
+        const size_t count = left < PIECE_VALUES ? (size_t)left : PIECE_VALUES;
+        const uint64_t begin = entry->begin + first * value_bytes;
+        CT_TRY(narrow ? read_narrow(file, begin, count, entry->type[0] == 'F', out + first)
+                      : read_at(file, begin, out + first, count * sizeof *out));
+        finite = settle_values(out + first, count) && finite;
+    }
+    return finite ? CT_OK
+                  : ct_fail(CT_ERR_NUMERIC, "%s: tensor %.100s holds a value that is not finite",
+                            file->path, entry->name);
 }
 
 static enum ct_err append_metadata(struct ct_buf *file, const struct ct_safetensors_note *notes,
