@@ -160,14 +160,6 @@ static double unit_interval(uint32_t high, uint32_t low) {
     return (double)(bits + 1) * 0x1p-53;
 }
 
-static float draw_normal(const struct ct_philox *philox, uint64_t index, double deviation) {
-    uint32_t words[4];
-    ct_philox_block(philox, index, 0, words);
-    const double radius = __builtin_sqrt(-2.0 * ct_log64(unit_interval(words[0], words[1])));
-    const double angle = unit_interval(words[2], words[3]) * 0x1.921fb54442d18p+2;
-    return ct_narrow(radius * ct_cos64(angle) * deviation);
-}
-
 /* A tensor to draw. */
 struct drawing {
     const struct ct_philox *philox;
@@ -176,10 +168,29 @@ struct drawing {
     float *theta;
 };
 
+enum { DRAWN = 64 }; /* together, so that no value waits for the one before it */
+
+/* Normal values by Box and Muller, theta[first …]. */
+static void draw_some(const struct drawing *drawing, size_t first, size_t count) {
+    double logarithm[DRAWN], cosine[DRAWN];
+    for (size_t j = 0; j < count; j++) {
+        uint32_t words[4];
+        ct_philox_block(drawing->philox, first + j, 0, words);
+        logarithm[j] = unit_interval(words[0], words[1]);
+        cosine[j] = unit_interval(words[2], words[3]) * 0x1.921fb54442d18p+2;
+    }
+    ct_log64_each(logarithm, count);
+    ct_cos64_each(cosine, count);
+    for (size_t j = 0; j < count; j++) {
+        const double radius = __builtin_sqrt(-2.0 * logarithm[j]);
+        drawing->theta[first + j] = ct_narrow(radius * cosine[j] * drawing->deviation);
+    }
+}
+
 static void draw_values(void *context, size_t begin, size_t end) {
     const struct drawing *drawing = context;
-    for (size_t j = drawing->offset + begin; j < drawing->offset + end; j++) {
-        drawing->theta[j] = draw_normal(drawing->philox, j, drawing->deviation);
+    for (size_t j = begin; j < end; j += DRAWN) {
+        draw_some(drawing, drawing->offset + j, end - j < DRAWN ? end - j : DRAWN);
     }
 }
 
