@@ -9,7 +9,7 @@
 #ifndef NODE_LEDGER_COPY_H
 #define NODE_LEDGER_COPY_H
 
-#include "fetch.h"
+#include <cotrain/fetch.h>
 
 #include <cotrain/merkle.h>
 #include <cotrain/note.h>

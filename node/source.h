@@ -6,7 +6,7 @@
 #ifndef NODE_SOURCE_H
 #define NODE_SOURCE_H
 
-#include "fetch.h"
+#include <cotrain/fetch.h>
 
 struct ct_source;
 

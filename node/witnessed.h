@@ -6,6 +6,7 @@
 
 #include "ledger_copy.h"
 
+#include <cotrain/fetch.h>
 #include <cotrain/fold.h>
 #include <cotrain/policy.h>
 

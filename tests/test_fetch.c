@@ -1,5 +1,5 @@
 /* Downloads against a small HTTP server in this process that can be told to misbehave. */
-#include "node/fetch.h"
+#include <cotrain/fetch.h>
 
 #include <arpa/inet.h>
 #include <pthread.h>

@@ -72,7 +72,7 @@ refuse '#include "(\.\./)*node/' "coordinator/ never includes node/" $(under coo
 refuse '<cblas\.h>' "OpenBLAS: kernels/blas_matmul.c alone" $(except 'kernels/blas_matmul\.c')
 refuse '<mpi\.h>' "MPI: node/site.c alone" $(except 'node/site\.c')
 refuse '<microhttpd\.h>' "libmicrohttpd: coordinator/web.c alone" $(except 'coordinator/web\.c')
-refuse '<curl/' "libcurl: node/fetch.c and proto/rt/exchange.c alone" $(except 'node/fetch\.c|proto/rt/exchange\.c')
+refuse '<curl/' "libcurl: proto/rt/fetch.c and proto/rt/exchange.c alone" $(except 'proto/rt/(fetch|exchange)\.c')
 refuse '<sqlite3\.h>' "SQLite: node/audit_sqlite.c alone" $(except 'node/audit_sqlite\.c' | grep -v '^tests/')
 refuse '<openssl/' "OpenSSL: proto/crypto.c and proto/rt/tls.c alone" $(except 'proto/crypto\.c|proto/rt/(tls|link)\.c' | grep -v '^tests/')
 refuse '<protobuf-c|cotrain\.pb-c\.h' "protobuf-c: the files of messages alone" \

@@ -1,5 +1,5 @@
 /* A small request and its answer over HTTP, both whole in memory: what a log says to its witnesses,
- * and asks of its mirrors. (Downloads that resume are node/fetch.h's.) Blocking; one thread at a
+ * and asks of its mirrors. (Downloads that resume are fetch.h's.) Blocking; one thread at a
  * time per exchange. Only http and https; redirects are not followed. */
 #ifndef COTRAIN_EXCHANGE_H
 #define COTRAIN_EXCHANGE_H

@@ -1,4 +1,4 @@
-#include "fetch.h"
+#include <cotrain/fetch.h>
 
 #include <cotrain/assert.h>
 #include <cotrain/http.h>

@@ -3,8 +3,8 @@
  * A fetch holds base URLs of a coordinator and its mirrors and asks them in turn, the one that
  * answered last first. All calls block; one thread at a time per fetch. Only http and https;
  * a redirect stays inside them and never leads from https to http. */
-#ifndef NODE_FETCH_H
-#define NODE_FETCH_H
+#ifndef COTRAIN_FETCH_H
+#define COTRAIN_FETCH_H
 
 #include <cotrain/blob.h>
 
