@@ -44,6 +44,10 @@ enum ct_err ct_ledger_new(const char *dir, const char *origin, const struct ct_k
     snprintf(ledger->dir, sizeof ledger->dir, "%s", dir);
     snprintf(ledger->origin, sizeof ledger->origin, "%s", origin);
     ledger->log_key = log_key;
+    ledger->writes = log_key != NULL;
+    if (log_key != NULL) {
+        ledger->public_key = ct_key_public(log_key);
+    }
     ledger->fd = -1;
     ct_buf_init(&ledger->pending, PENDING_BYTES_MAX);
     ct_buf_init(&ledger->note, CT_CHECKPOINT_BYTES_MAX);
@@ -67,32 +71,44 @@ void ct_ledger_close(struct ct_ledger *ledger) {
     free(ledger);
 }
 
-/* Signs a checkpoint over the first `size` entries and gives it its name, durably. */
+/* Gives a note over the first `size` entries the checkpoint's name, durably. */
+static enum ct_err put_checkpoint(struct ct_ledger *ledger, struct ct_bytes note, uint64_t size) {
+    char path[CT_LEDGER_PATH_MAX];
+    char temporary[CT_LEDGER_PATH_MAX];
+    struct ct_buf own;
+    ct_buf_init(&own, CT_CHECKPOINT_BYTES_MAX);
+    ct_ledger_path(ledger, CT_LEDGER_CHECKPOINT, path);
+    ct_ledger_path(ledger, CT_LEDGER_TEMPORARY, temporary);
+    enum ct_err err = ct_buf_append(&own, note.data, note.length);
+    if (err == CT_OK) {
+        err = ct_disk_replace(temporary, path, note);
+    }
+    if (err == CT_OK) {
+        err = ct_disk_sync_dir(ledger->dir);
+    }
+    if (err != CT_OK) {
+        ct_buf_deinit(&own);
+        return err;
+    }
+    ct_buf_deinit(&ledger->note);
+    ledger->note = own;
+    ledger->published = size;
+    return CT_OK;
+}
+
+/* Signs a checkpoint over the first `size` entries and gives it its name. */
 static enum ct_err write_checkpoint(struct ct_ledger *ledger, uint64_t size) {
     struct ct_checkpoint checkpoint = {.size = size};
     CT_TRY(ct_ledger_root(ledger, size, &checkpoint.root));
     memcpy(checkpoint.origin, ledger->origin, sizeof checkpoint.origin);
     struct ct_buf note;
     ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
-    char path[CT_LEDGER_PATH_MAX];
-    char temporary[CT_LEDGER_PATH_MAX];
-    ct_ledger_path(ledger, CT_LEDGER_CHECKPOINT, path);
-    ct_ledger_path(ledger, CT_LEDGER_TEMPORARY, temporary);
     enum ct_err err = ct_checkpoint_sign(&checkpoint, ledger->log_key, &note);
     if (err == CT_OK) {
-        err = ct_disk_replace(temporary, path, ct_buf_bytes(&note));
+        err = put_checkpoint(ledger, ct_buf_bytes(&note), size);
     }
-    if (err == CT_OK) {
-        err = ct_disk_sync_dir(ledger->dir);
-    }
-    if (err != CT_OK) {
-        ct_buf_deinit(&note);
-        return err;
-    }
-    ct_buf_deinit(&ledger->note);
-    ledger->note = note;
-    ledger->published = size;
-    return CT_OK;
+    ct_buf_deinit(&note);
+    return err;
 }
 
 static enum ct_err make_empty(struct ct_ledger *ledger) {
@@ -171,7 +187,7 @@ static void fail_after(struct ct_ledger *ledger, enum ct_err err) {
 }
 
 static enum ct_err check_writable(const struct ct_ledger *ledger) {
-    if (ledger->log_key == NULL) {
+    if (!ledger->writes) {
         return ct_fail(CT_ERR_STATE, "the ledger %s is open for reading only", ledger->dir);
     }
     if (ledger->failed) {
@@ -211,19 +227,26 @@ static enum ct_err store_pending(struct ct_ledger *ledger) {
     return CT_OK;
 }
 
-static enum ct_err publish(struct ct_ledger *ledger) {
-    CT_TRY(store_pending(ledger));
-    CT_TRY(ct_tiles_write(ledger, ledger->published, ledger->tree.size));
-    return write_checkpoint(ledger, ledger->tree.size);
+enum ct_err ct_ledger_store(struct ct_ledger *ledger) {
+    CT_TRY(check_writable(ledger));
+    enum ct_err err = store_pending(ledger);
+    if (err != CT_OK) {
+        fail_after(ledger, err);
+    }
+    return err;
 }
 
-enum ct_err ct_ledger_publish(struct ct_ledger *ledger) {
-    CT_TRY(check_writable(ledger));
-    uint64_t before = ledger->published;
-    if (before == ledger->tree.size) {
-        return CT_OK;
-    }
-    enum ct_err err = publish(ledger);
+/* Under `note`, or under one of its own making. */
+static enum ct_err publish(struct ct_ledger *ledger, const struct ct_bytes *note) {
+    CT_TRY(store_pending(ledger));
+    CT_TRY(ct_tiles_write(ledger, ledger->published, ledger->tree.size));
+    return note != NULL ? put_checkpoint(ledger, *note, ledger->tree.size)
+                        : write_checkpoint(ledger, ledger->tree.size);
+}
+
+static enum ct_err publish_all(struct ct_ledger *ledger, const struct ct_bytes *note) {
+    const uint64_t before = ledger->published;
+    enum ct_err err = publish(ledger, note);
     if (err != CT_OK) {
         fail_after(ledger, err);
         return err;
@@ -233,20 +256,76 @@ enum ct_err ct_ledger_publish(struct ct_ledger *ledger) {
     return CT_OK;
 }
 
-enum ct_err ct_ledger_keep(struct ct_ledger *ledger) {
+enum ct_err ct_ledger_publish(struct ct_ledger *ledger) {
     CT_TRY(check_writable(ledger));
+    if (ledger->log_key == NULL) {
+        return ct_fail(CT_ERR_STATE, "%s is a copy: others sign its checkpoints", ledger->dir);
+    }
+    return ledger->published == ledger->tree.size ? CT_OK : publish_all(ledger, NULL);
+}
+
+/* Opens a note of this log whose tree the first entries here are. */
+static enum ct_err open_own(struct ct_ledger *ledger, struct ct_bytes note, uint64_t most,
+                            struct ct_checkpoint *out) {
+    struct ct_hash root;
+    CT_TRY(ct_ledger_open_note(ledger, note, out));
+    if (out->size > most) {
+        return ct_fail(CT_ERR_RULE, "a checkpoint of %" PRIu64 " entries where %s has %" PRIu64,
+                       out->size, ledger->dir, most);
+    }
+    CT_TRY(ct_ledger_root(ledger, out->size, &root));
+    return ct_hash_equal(&root, &out->root)
+               ? CT_OK
+               : ct_fail(CT_ERR_DIGEST,
+                         "the first %" PRIu64 " entries of %s do not give a checkpoint's root",
+                         out->size, ledger->dir);
+}
+
+enum ct_err ct_ledger_accept(struct ct_ledger *ledger, struct ct_bytes note) {
+    struct ct_checkpoint checkpoint;
+    CT_TRY(check_writable(ledger));
+    CT_TRY(open_own(ledger, note, ledger->tree.size, &checkpoint));
+    if (checkpoint.size != ledger->tree.size || checkpoint.size == ledger->published) {
+        return ct_fail(CT_ERR_RULE,
+                       "a checkpoint of %" PRIu64 " entries where %s has %" PRIu64 ", %" PRIu64
+                       " of them published",
+                       checkpoint.size, ledger->dir, ledger->tree.size, ledger->published);
+    }
+    return publish_all(ledger, &note);
+}
+
+static enum ct_err keep(struct ct_ledger *ledger, uint64_t size, struct ct_bytes note) {
     char folder[CT_LEDGER_PATH_MAX];
     char path[CT_LEDGER_PATH_MAX];
     char temporary[CT_LEDGER_PATH_MAX];
     char name[64];
     ct_ledger_path(ledger, CT_LEDGER_KEPT, folder);
     ct_ledger_path(ledger, CT_LEDGER_TEMPORARY, temporary);
-    snprintf(name, sizeof name, CT_LEDGER_KEPT "/%" PRIu64, ledger->published);
+    snprintf(name, sizeof name, CT_LEDGER_KEPT "/%" PRIu64, size);
     ct_ledger_path(ledger, name, path);
     CT_TRY(ct_disk_make_dir(folder));
-    CT_TRY(ct_disk_replace(temporary, path, ct_buf_bytes(&ledger->note)));
+    CT_TRY(ct_disk_replace(temporary, path, note));
     CT_TRY(ct_disk_sync_dir(folder));
     return ct_disk_sync_dir(ledger->dir);
+}
+
+enum ct_err ct_ledger_keep(struct ct_ledger *ledger) {
+    CT_TRY(check_writable(ledger));
+    return keep(ledger, ledger->published, ct_buf_bytes(&ledger->note));
+}
+
+enum ct_err ct_ledger_keep_note(struct ct_ledger *ledger, struct ct_bytes note) {
+    struct ct_checkpoint checkpoint;
+    CT_TRY(check_writable(ledger));
+    CT_TRY(open_own(ledger, note, ledger->published, &checkpoint));
+    return keep(ledger, checkpoint.size, note);
+}
+
+bool ct_ledger_has_kept(const struct ct_ledger *ledger, uint64_t size) {
+    char name[64], path[CT_LEDGER_PATH_MAX];
+    snprintf(name, sizeof name, CT_LEDGER_KEPT "/%" PRIu64, size);
+    ct_ledger_path(ledger, name, path);
+    return access(path, F_OK) == 0;
 }
 
 /* Replaces DIR/name; the directory is the caller's to sync. */
@@ -262,23 +341,19 @@ static enum ct_err replace_note(const struct ct_ledger *ledger, const char *name
 enum ct_err ct_ledger_cosign(struct ct_ledger *ledger, struct ct_bytes note, bool witnessed) {
     CT_TRY(check_writable(ledger));
     struct ct_checkpoint checkpoint;
-    CT_TRY(ct_ledger_open_note(ledger, note, &checkpoint));
-    struct ct_hash root = {{0}};
-    if (checkpoint.size <= ledger->published) {
-        CT_TRY(ct_ledger_root(ledger, checkpoint.size, &root));
-    }
-    if (!ct_hash_equal(&root, &checkpoint.root)) {
+    enum ct_err err = open_own(ledger, note, ledger->published, &checkpoint);
+    if (err == CT_ERR_DIGEST) {
         return ct_fail(CT_ERR_RULE, "a checkpoint of %" PRIu64 " entries that %s never published",
                        checkpoint.size, ledger->dir);
     }
+    CT_TRY(err);
     if (witnessed) {
         CT_TRY(replace_note(ledger, WITNESSED, note));
     }
     char kept[64];
     char path[CT_LEDGER_PATH_MAX];
     snprintf(kept, sizeof kept, CT_LEDGER_KEPT "/%" PRIu64, checkpoint.size);
-    ct_ledger_path(ledger, kept, path);
-    if (access(path, F_OK) == 0) {
+    if (ct_ledger_has_kept(ledger, checkpoint.size)) {
         CT_TRY(replace_note(ledger, kept, note));
         ct_ledger_path(ledger, CT_LEDGER_KEPT, path);
         CT_TRY(ct_disk_sync_dir(path));

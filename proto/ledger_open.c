@@ -70,9 +70,8 @@ static enum ct_err reader_close(struct reader *reader) {
 
 enum ct_err ct_ledger_open_note(const struct ct_ledger *ledger, struct ct_bytes note,
                                 struct ct_checkpoint *out) {
-    if (ledger->log_key != NULL) {
-        struct ct_hash public_key = ct_key_public(ledger->log_key);
-        return ct_checkpoint_open(note, ledger->origin, &public_key, out);
+    if (ledger->writes) {
+        return ct_checkpoint_open(note, ledger->origin, &ledger->public_key, out);
     }
     CT_TRY(ct_checkpoint_parse(note, out));
     if (strcmp(out->origin, ledger->origin) != 0) {
@@ -209,32 +208,52 @@ static enum ct_err load_tail(struct ct_ledger *ledger) {
     return err == CT_OK ? closed : err;
 }
 
+/* A copy that has no checkpoint yet: its entries, if any, are those that an interrupted start left.
+ */
+static enum ct_err begin_copy(const struct ct_ledger *ledger, struct ct_checkpoint *out) {
+    const struct ct_frontier nothing = {.size = 0};
+    char entries[CT_LEDGER_PATH_MAX];
+    ct_ledger_path(ledger, CT_LEDGER_ENTRIES, entries);
+    *out = (struct ct_checkpoint){.root = ct_frontier_root(&nothing)};
+    if (access(entries, F_OK) == 0) {
+        return CT_OK;
+    }
+    int fd = -1;
+    CT_TRY(ct_disk_make(entries, &fd));
+    enum ct_err err = ct_disk_sync(fd, entries);
+    close(fd);
+    return err;
+}
+
 /* The checkpoint is read before the entries: a writer may be at work while we only read. */
 static enum ct_err load(struct ct_ledger *ledger, bool *out_damaged) {
     char path[CT_LEDGER_PATH_MAX], entries[CT_LEDGER_PATH_MAX];
     ct_ledger_path(ledger, CT_LEDGER_CHECKPOINT, path);
     ct_ledger_path(ledger, CT_LEDGER_ENTRIES, entries);
-    CT_TRY(ct_file_read(path, &ledger->note));
     struct ct_checkpoint checkpoint;
-    enum ct_err err = ct_ledger_open_note(ledger, ct_buf_bytes(&ledger->note), &checkpoint);
-    if (err != CT_OK) {
-        return ct_fail(err, "%s: %s", path, ct_err_detail());
+    enum ct_err err = ct_file_read(path, &ledger->note);
+    if (err == CT_ERR_NOT_FOUND && ledger->writes && ledger->log_key == NULL) {
+        err = begin_copy(ledger, &checkpoint);
+    } else if (err == CT_OK) {
+        err = ct_ledger_open_note(ledger, ct_buf_bytes(&ledger->note), &checkpoint);
+        err = err == CT_OK ? err : ct_fail(err, "%s: %s", path, ct_err_detail());
     }
-    ledger->fd = open(entries, (ledger->log_key != NULL ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    CT_TRY(err);
+    ledger->fd = open(entries, (ledger->writes ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (ledger->fd < 0) {
         return ct_fail(errno == ENOENT ? CT_ERR_NOT_FOUND : CT_ERR_IO, "cannot open %s: %s",
                        entries, strerror(errno));
     }
     *out_damaged = load_edge(ledger, &checkpoint) != CT_OK;
     if (*out_damaged) {
-        if (ledger->log_key != NULL) {
+        if (ledger->writes) {
             ct_log(CT_LOG_WARN, "ledger", "%s: %s; all entries are read", ledger->dir,
                    ct_err_detail());
         }
         CT_TRY(load_all(ledger, &checkpoint, path));
     }
     ledger->published = checkpoint.size;
-    if (ledger->log_key != NULL) {
+    if (ledger->writes) {
         CT_TRY(load_tail(ledger));
     }
     ledger->stored = ct_ledger_offset(ledger, ledger->tree.size);
@@ -435,13 +454,10 @@ static enum ct_err repair(struct ct_ledger *ledger, bool damaged) {
     return err;
 }
 
-enum ct_err ct_ledger_open(const char *dir, const char *origin, const struct ct_key *log_key,
-                           struct ct_ledger **out) {
-    struct ct_ledger *ledger = NULL;
+static enum ct_err open_new(struct ct_ledger *ledger, struct ct_ledger **out) {
     bool damaged = false;
-    CT_TRY(ct_ledger_new(dir, origin, log_key, &ledger));
     enum ct_err err = load(ledger, &damaged);
-    if (err == CT_OK && log_key != NULL) {
+    if (err == CT_OK && ledger->writes) {
         err = repair(ledger, damaged);
     }
     if (err != CT_OK) {
@@ -450,6 +466,23 @@ enum ct_err ct_ledger_open(const char *dir, const char *origin, const struct ct_
     }
     *out = ledger;
     return CT_OK;
+}
+
+enum ct_err ct_ledger_open(const char *dir, const char *origin, const struct ct_key *log_key,
+                           struct ct_ledger **out) {
+    struct ct_ledger *ledger = NULL;
+    CT_TRY(ct_ledger_new(dir, origin, log_key, &ledger));
+    return open_new(ledger, out);
+}
+
+enum ct_err ct_ledger_open_copy(const char *dir, const char *origin,
+                                const struct ct_hash *public_key, struct ct_ledger **out) {
+    struct ct_ledger *ledger = NULL;
+    CT_TRY(ct_dir_make(dir));
+    CT_TRY(ct_ledger_new(dir, origin, NULL, &ledger));
+    ledger->writes = true;
+    ledger->public_key = *public_key;
+    return open_new(ledger, out);
 }
 
 /* The root of the published entries as DIR/entries has them. */
@@ -476,7 +509,7 @@ static enum ct_err check_entries(struct ct_ledger *ledger) {
 }
 
 enum ct_err ct_ledger_check(struct ct_ledger *ledger) {
-    if (ledger->log_key == NULL) {
+    if (!ledger->writes) {
         return ct_fail(CT_ERR_STATE, "the ledger %s is open for reading only", ledger->dir);
     }
     CT_TRY(check_entries(ledger));

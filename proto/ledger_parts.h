@@ -64,7 +64,9 @@ struct ct_dir_set {
 struct ct_ledger {
     char dir[CT_LEDGER_DIR_MAX];
     char origin[CT_ORIGIN_BYTES_MAX];
-    const struct ct_key *log_key; /* NULL: for reading */
+    const struct ct_key *log_key; /* signs; NULL: for reading, or a copy */
+    bool writes;                  /* it is more than read */
+    struct ct_hash public_key;    /* of the log, where it is written */
     int fd;                       /* DIR/entries */
     bool failed;
     struct ct_tree tree;
@@ -87,7 +89,7 @@ void ct_ledger_path(const struct ct_ledger *ledger, const char *name, char out[C
 /* One without content. */
 CT_MUST_CHECK enum ct_err ct_ledger_new(const char *dir, const char *origin,
                                         const struct ct_key *log_key, struct ct_ledger **out);
-/* Opens a note of this log; without a key its signature is not looked at. */
+/* Opens a note of this log; its signature is not looked at where it is open for reading. */
 CT_MUST_CHECK enum ct_err ct_ledger_open_note(const struct ct_ledger *ledger, struct ct_bytes note,
                                               struct ct_checkpoint *out);
 /* Room for one more offset; after this the first is there. */

@@ -14,7 +14,7 @@
 /* One that is not what it must be: a writer takes it away, so that the next opening finds it
  * missing and writes all tiles again from the entries. */
 static enum ct_err fail_tile(const struct ct_ledger *ledger, const char *path, enum ct_err err) {
-    if (err == CT_OK && ledger->log_key != NULL) {
+    if (err == CT_OK && ledger->writes) {
         ct_disk_discard(path);
     }
     return ct_fail(CT_ERR_DIGEST,

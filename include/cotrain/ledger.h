@@ -32,6 +32,12 @@ CT_MUST_CHECK enum ct_err ct_ledger_create(const char *dir, const char *origin,
  * kept checkpoints are not checked, and a writer may be at work meanwhile. */
 CT_MUST_CHECK enum ct_err ct_ledger_open(const char *dir, const char *origin,
                                          const struct ct_key *log_key, struct ct_ledger **out);
+/* The same for a copy of somebody else's log, made where there is none: its checkpoints come from
+ * whoever has the log's key, through ct_ledger_accept, and ct_ledger_publish is CT_ERR_STATE.
+ * Entries that no checkpoint covers are a stranger's word until then. */
+CT_MUST_CHECK enum ct_err ct_ledger_open_copy(const char *dir, const char *origin,
+                                              const struct ct_hash *public_key,
+                                              struct ct_ledger **out);
 void ct_ledger_close(struct ct_ledger *ledger);
 
 /* Holds everything to the published entries, which give the checkpoint's root or are CT_ERR_DIGEST:
@@ -47,8 +53,19 @@ CT_MUST_CHECK enum ct_err ct_ledger_append(struct ct_ledger *ledger, struct ct_b
  * done. CT_ERR_FULL: nothing new is published, and it may be called again when there is room. After
  * any other error the ledger refuses further appends until it is reopened. */
 CT_MUST_CHECK enum ct_err ct_ledger_publish(struct ct_ledger *ledger);
+/* Makes appended entries durable without publishing them: they wait on the disk, not in memory. */
+CT_MUST_CHECK enum ct_err ct_ledger_store(struct ct_ledger *ledger);
+/* Publishes all appended entries under a note that the log's key signed, for a copy.
+ * CT_ERR_SIGNATURE, CT_ERR_FORMAT: no note of this log. CT_ERR_RULE: it is over another number of
+ * entries, or nothing new. CT_ERR_DIGEST: these entries do not give its root. After those nothing
+ * has changed; others as ct_ledger_publish. */
+CT_MUST_CHECK enum ct_err ct_ledger_accept(struct ct_ledger *ledger, struct ct_bytes note);
 /* Keeps the newest published checkpoint as DIR/checkpoints/<size>; again is harmless. */
 CT_MUST_CHECK enum ct_err ct_ledger_keep(struct ct_ledger *ledger);
+/* Keeps a checkpoint of at most the published size; errors as ct_ledger_accept. */
+CT_MUST_CHECK enum ct_err ct_ledger_keep_note(struct ct_ledger *ledger, struct ct_bytes note);
+/* Whether one of that size is kept. */
+bool ct_ledger_has_kept(const struct ct_ledger *ledger, uint64_t size);
 /* Puts a cosigned form of a published checkpoint in the place of the plain one: the newest, and the
  * kept one of that size; with `witnessed`, also as DIR/witnessed. CT_ERR_RULE: no checkpoint of
  * this ledger. A failure changes nothing that was published. */
