@@ -1,6 +1,8 @@
 /* The door to libmicrohttpd. */
 #include "web.h"
 
+#include "kept_list.h"
+
 #include <cotrain/log.h>
 
 #include <errno.h>
@@ -168,6 +170,22 @@ static enum MHD_Result serve_file(struct ct_web *web, struct MHD_Connection *con
     return answer_file(web, connection, kind, etag, fd, (uint64_t)status.st_size);
 }
 
+static enum MHD_Result answer_kept(struct ct_web *web, struct MHD_Connection *connection) {
+    struct ct_buf list;
+    ct_buf_init(&list, CT_KEPT_LIST_BYTES_MAX);
+    if (ct_kept_list_write(web->ledger_fd, &list) != CT_OK) {
+        ct_buf_deinit(&list);
+        return answer_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "not now\n");
+    }
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(list.length, list.data, MHD_RESPMEM_MUST_COPY);
+    if (response != NULL) {
+        add_headers(response, CT_WEB_NOTE, "");
+    }
+    ct_buf_deinit(&list);
+    return answer(connection, MHD_HTTP_OK, response);
+}
+
 /* A request whose body is on its way. */
 struct call {
     struct ct_buf body;
@@ -253,6 +271,8 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     case CT_WEB_TILE:
     case CT_WEB_BLOB:
         return serve_file(web, connection, kind, file);
+    case CT_WEB_KEPT:
+        return answer_kept(web, connection);
     case CT_WEB_NOTHING:
         break;
     }

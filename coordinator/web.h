@@ -39,6 +39,7 @@ enum ct_web_kind {
     CT_WEB_PAGE,
     CT_WEB_STATUS,
     CT_WEB_NOTE, /* a signed checkpoint */
+    CT_WEB_KEPT, /* which checkpoints are kept */
     CT_WEB_TILE,
     CT_WEB_BLOB,
 };

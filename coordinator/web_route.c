@@ -54,6 +54,12 @@ static bool is_tile(const char *at) {
     return *at == '\0';
 }
 
+/* Of a log, in entries: decimal without leading zeros. */
+static bool is_size(const char *at) {
+    const size_t digits = strspn(at, "0123456789");
+    return digits > 0 && digits <= 18 && (at[0] != '0' || digits == 1) && at[digits] == '\0';
+}
+
 static bool take_hex(const char **at, int count, char **out) {
     for (int i = 0; i < count; i++) {
         char c = (*at)[i];
@@ -95,6 +101,13 @@ enum ct_web_kind ct_web_route(const char *path, char *file) {
     }
     if (strcmp(path, "/witnessed") == 0) {
         memcpy(file, "witnessed", sizeof "witnessed");
+        return CT_WEB_NOTE;
+    }
+    if (strcmp(path, "/checkpoints") == 0) {
+        return CT_WEB_KEPT;
+    }
+    if (strncmp(path, "/checkpoints/", 13) == 0 && is_size(path + 13)) {
+        memcpy(file, path + 1, strlen(path));
         return CT_WEB_NOTE;
     }
     if (strncmp(path, "/tile/", 6) == 0 && strlen(path) < CT_WEB_FILE_MAX && is_tile(path + 6)) {
