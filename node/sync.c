@@ -1,6 +1,6 @@
 #include "sync.h"
 
-#include "fork.h"
+#include "copy_fork.h"
 #include "node_dir.h"
 #include "witnessed.h"
 
@@ -101,7 +101,7 @@ static enum ct_err advance(struct ct_sync *sync, struct ct_buf *note) {
     if (err == CT_ERR_DIGEST || err == CT_ERR_RULE) {
         char why[400];
         snprintf(why, sizeof why, "%s", ct_err_detail());
-        if (ct_fork_seek(&sync->follow.copy, sync->dir, ct_buf_bytes(note), sync->fetch) ==
+        if (ct_copy_fork_seek(&sync->follow.copy, sync->dir, ct_buf_bytes(note), sync->fetch) ==
             CT_ERR_FORKED) {
             return CT_ERR_FORKED;
         }

@@ -1,7 +1,7 @@
 #include "witnessed.h"
 
 #include "contribution.h"
-#include "fork.h"
+#include "copy_fork.h"
 #include "node_dir.h"
 
 #include <cotrain/http.h>
@@ -166,7 +166,7 @@ static enum ct_err use_served(struct ct_witnessed *witnessed, const char *dir,
     const struct ct_bytes bytes = ct_buf_bytes(note);
     CT_TRY(ct_checkpoint_open(bytes, fold->opened.origin, &fold->opened.log_key, &checkpoint));
     CT_TRY(ct_policy_check(witnessed->policy, bytes, NULL));
-    CT_TRY(ct_fork_seek(copy, dir, bytes, fetch));
+    CT_TRY(ct_copy_fork_seek(copy, dir, bytes, fetch));
     if (checkpoint.size > witnessed->size) {
         witnessed->size = checkpoint.size;
         witnessed->without = 0;

@@ -2,7 +2,7 @@
 #include "http_files.h"
 #include "ledger_world.h"
 
-#include "node/fork.h"
+#include "node/copy_fork.h"
 #include "node/ledger_copy.h"
 
 #include <cotrain/evidence.h>
@@ -103,7 +103,7 @@ static void a_liar_is_caught_with_evidence(void **state) {
         struct ct_bytes note = ct_ledger_checkpoint(liar.ledgers[1]);
         serve(&liar, 1);
         assert_int_not_equal(ct_ledger_copy_advance(&liar.copy, note, liar.fetch), CT_OK);
-        assert_int_equal(ct_fork_seek(&liar.copy, liar.node, note, liar.fetch), CT_ERR_FORKED);
+        assert_int_equal(ct_copy_fork_seek(&liar.copy, liar.node, note, liar.fetch), CT_ERR_FORKED);
         assert_non_null(strstr(ct_err_detail(), CT_FORK_EVIDENCE));
         assert_convincing(world, &liar, sizes);
         /* The node holds on to what it saw first. */
@@ -123,14 +123,14 @@ static void no_accusation_without_proof(void **state) {
     struct ct_bytes note = ct_ledger_checkpoint(liar.ledgers[1]);
     serve(&liar, 1);
     assert_int_equal(ct_ledger_copy_advance(&liar.copy, note, liar.fetch), CT_ERR_RULE);
-    assert_int_equal(ct_fork_seek(&liar.copy, liar.node, note, liar.fetch), CT_OK);
+    assert_int_equal(ct_copy_fork_seek(&liar.copy, liar.node, note, liar.fetch), CT_OK);
     unserve(&liar);
     close_liar(&liar);
 
     open_liar(world, &liar, 1000, larger);
     note = ct_ledger_checkpoint(liar.ledgers[1]);
     serve(&liar, 1);
-    assert_int_equal(ct_fork_seek(&liar.copy, liar.node, note, liar.fetch), CT_OK);
+    assert_int_equal(ct_copy_fork_seek(&liar.copy, liar.node, note, liar.fetch), CT_OK);
     unserve(&liar);
     close_liar(&liar);
 
@@ -138,7 +138,7 @@ static void no_accusation_without_proof(void **state) {
     note = ct_ledger_checkpoint(liar.ledgers[1]);
     serve(&liar, 0); /* the tiles of the other history */
     assert_int_not_equal(ct_ledger_copy_advance(&liar.copy, note, liar.fetch), CT_OK);
-    enum ct_err err = ct_fork_seek(&liar.copy, liar.node, note, liar.fetch);
+    enum ct_err err = ct_copy_fork_seek(&liar.copy, liar.node, note, liar.fetch);
     assert_true(err == CT_ERR_DIGEST || err == CT_ERR_NOT_FOUND);
     char path[PATH_MAX + 64];
     snprintf(path, sizeof path, "%s/" CT_FORK_EVIDENCE, liar.node);
