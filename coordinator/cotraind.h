@@ -3,6 +3,7 @@
 #define COORDINATOR_COTRAIND_H
 
 int ct_cmd_init(int argc, char **argv);
+int ct_cmd_mirror(int argc, char **argv);
 int ct_cmd_serve(int argc, char **argv);
 int ct_cmd_status(int argc, char **argv);
 int ct_cmd_ticket(int argc, char **argv);

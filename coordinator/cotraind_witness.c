@@ -1,17 +1,16 @@
 /* cotraind witness: co-signs someone's tree heads. */
 #include "cotraind.h"
+#include "listen.h"
 #include "web.h"
 #include "witness.h"
 
 #include <cotrain/add_checkpoint.h>
 #include <cotrain/command.h>
 
-#include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -38,7 +37,7 @@ struct options {
     const char *dir, *name;
     const char *logs[LOG_OPTIONS_MAX];
     int log_count;
-    char host[256];
+    char host[CT_LISTEN_HOST_BYTES];
     uint16_t port;
 };
 
@@ -82,12 +81,11 @@ static enum ct_err serve(const struct options *options, struct ct_witness *witne
                                          .user = witness,
                                          .body_max = CT_ADD_CHECKPOINT_BYTES_MAX};
     CT_TRY(ct_web_open(&web_options, &web, &port));
-    char vkey[CT_VKEY_BYTES_MAX];
+    char vkey[CT_VKEY_BYTES_MAX], url[CT_LISTEN_URL_BYTES];
     struct ct_hash public_key = ct_key_public(witness->key);
-    bool version_6 = strchr(options->host, ':') != NULL;
     ct_cosigner_format(witness->name, &public_key, vkey);
-    printf("verifier key  %s\nurl           http://%s%s%s:%u/\nlogs          %u\n", vkey,
-           version_6 ? "[" : "", options->host, version_6 ? "]" : "", port, witness->log_count);
+    ct_listen_url(options->host, port, url);
+    printf("verifier key  %s\nurl           %s\nlogs          %u\n", vkey, url, witness->log_count);
     fflush(stdout);
     int number = 0;
     sigwait(&ends, &number);
@@ -107,26 +105,6 @@ static enum ct_err run(const struct options *options) {
     }
     ct_witness_close(&witness);
     return err;
-}
-
-/* "HOST:PORT" or "[V6]:PORT". */
-static bool parse_listen(const char *text, struct options *out) {
-    const char *colon = strrchr(text, ':');
-    size_t length = colon == NULL ? 0 : (size_t)(colon - text);
-    char *end = NULL;
-    errno = 0;
-    unsigned long port = colon == NULL ? 0 : strtoul(colon + 1, &end, 10);
-    if (length >= 2 && text[0] == '[' && text[length - 1] == ']') {
-        text++;
-        length -= 2;
-    }
-    if (length == 0 || length >= sizeof out->host || errno != 0 || end == colon + 1 ||
-        *end != '\0' || port > UINT16_MAX) {
-        return false;
-    }
-    snprintf(out->host, sizeof out->host, "%.*s", (int)length, text);
-    out->port = (uint16_t)port;
-    return true;
 }
 
 int ct_cmd_witness(int argc, char **argv) {
@@ -151,7 +129,7 @@ int ct_cmd_witness(int argc, char **argv) {
             options.logs[options.log_count++] = optarg;
             break;
         case 'a':
-            if (!parse_listen(optarg, &options)) {
+            if (!ct_listen_parse(optarg, options.host, &options.port)) {
                 return fail_usage("--listen takes HOST:PORT");
             }
             break;

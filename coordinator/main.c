@@ -10,6 +10,7 @@ static const struct ct_command commands[] = {
     {"serve", "run it: coordinate nodes, publish the ledger", ct_cmd_serve},
     {"status", "where the run stands", ct_cmd_status},
     {"ticket", "what nodes and auditors need to know", ct_cmd_ticket},
+    {"mirror", "keep and serve a verified copy of someone's run", ct_cmd_mirror},
     {"witness", "co-sign the tree heads of others", ct_cmd_witness},
     {NULL, NULL, NULL},
 };

@@ -84,7 +84,7 @@ static struct flock whole_file(void) {
     return (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET};
 }
 
-static enum ct_err lock(const char *dir, int *out_fd) {
+enum ct_err ct_run_lock(const char *dir, int *out_fd) {
     char path[PATH_MAX];
     CT_TRY(ct_run_path(dir, CT_RUN_LOCK, path));
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -294,7 +294,7 @@ enum ct_err ct_run_open(const char *dir, ct_run_entry each, void *user, struct c
     CT_TRY(begin(dir, out));
     enum ct_err err = read_origin(dir, origin);
     if (err == CT_OK) {
-        err = lock(dir, &out->lock_fd);
+        err = ct_run_lock(dir, &out->lock_fd);
     }
     if (err == CT_OK) {
         err = load_keys(out);

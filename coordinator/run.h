@@ -48,6 +48,9 @@ CT_MUST_CHECK enum ct_err ct_run_open(const char *dir, ct_run_entry each, void *
 /* Opens for reading, beside a writer: folds what is published, without signatures and θ. */
 CT_MUST_CHECK enum ct_err ct_run_read(const char *dir, struct ct_run *out);
 void ct_run_close(struct ct_run *run);
+/* Takes the lock of the one writer (also of a mirror's directory) until *out_fd is closed;
+ * CT_ERR_STATE when another process has it. */
+CT_MUST_CHECK enum ct_err ct_run_lock(const char *dir, int *out_fd);
 /* Whether a process has DIR open as its writer. */
 bool ct_run_is_served(const char *dir);
 

@@ -57,11 +57,15 @@ static bool is_private(const char *name) {
             return true;
         }
     }
-    /* What an interrupted durable write left: never renamed into place, so part of nothing. */
+    /* What an interrupted durable write or a mirror's download left: never renamed into place, so
+     * part of nothing. */
+    static const char blobs[] = CT_RUN_BLOBS "/";
     static const char unfinished[] = CT_RUN_BLOBS "/" CT_BLOB_TEMPORARY;
     const size_t length = strlen(name);
     return strncmp(name, unfinished, sizeof unfinished - 1) == 0 ||
-           (length > 4 && strcmp(name + length - 4, ".tmp") == 0);
+           (length > 4 && strcmp(name + length - 4, ".tmp") == 0) ||
+           (length > 5 && strcmp(name + length - 5, ".part") == 0 &&
+            strncmp(name, blobs, sizeof blobs - 1) == 0);
 }
 
 static void note_private(struct ct_audit_report *report, const char *name) {

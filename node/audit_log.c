@@ -241,20 +241,6 @@ enum ct_err ct_audit_log_kept(struct ct_pool *pool, int fd, struct ct_audit_log 
     return index_entries(out, pool);
 }
 
-enum ct_err ct_audit_opened(struct ct_bytes entry, struct ct_run_opened *out,
-                            struct ct_hash *out_run_id) {
-    struct ct_envelope envelope;
-    struct ct_entry decoded;
-    CT_TRY(ct_envelope_open(entry, &envelope));
-    CT_TRY(ct_entry_decode(envelope.payload, &decoded));
-    if (decoded.kind != CT_ENTRY_RUN_OPENED) {
-        return ct_fail(CT_ERR_RULE, "entry 0 does not open a run");
-    }
-    *out = decoded.body.run_opened;
-    *out_run_id = ct_run_id(envelope.payload);
-    return CT_OK;
-}
-
 /* Entry 0 names the keys; the checkpoint must verify under them and cover these very entries. */
 static enum ct_err authenticate(struct ct_audit_log *log) {
     if (log->known == 0) {
@@ -264,7 +250,7 @@ static enum ct_err authenticate(struct ct_audit_log *log) {
     ct_buf_init(&bundle.bytes, CT_BUNDLE_BYTES_MAX);
     enum ct_err err = ct_audit_log_bundle(log, 0, &bundle);
     if (err == CT_OK) {
-        err = ct_audit_opened(ct_audit_bundle_entry(&bundle, 0), &log->opened, &log->run_id);
+        err = ct_run_opening(ct_audit_bundle_entry(&bundle, 0), &log->opened, &log->run_id);
     }
     ct_buf_deinit(&bundle.bytes);
     CT_TRY(err);

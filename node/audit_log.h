@@ -48,10 +48,6 @@ void ct_audit_log_deinit(struct ct_audit_log *log);
  * file_bytes and offsets. */
 CT_MUST_CHECK enum ct_err ct_audit_log_scan(struct ct_audit_log *log);
 
-/* What entry 0 of a log says of the run; nothing is verified. CT_ERR_RULE if it opens none. */
-CT_MUST_CHECK enum ct_err ct_audit_opened(struct ct_bytes entry, struct ct_run_opened *out,
-                                          struct ct_hash *out_run_id);
-
 /* Reads bundle number `index` into a bundle whose buffer is initialised (CT_BUNDLE_BYTES_MAX), any
  * thread. */
 CT_MUST_CHECK enum ct_err ct_audit_log_bundle(const struct ct_audit_log *log, uint64_t index,

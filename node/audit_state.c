@@ -41,7 +41,7 @@ static void default_dir(struct ct_source *source, char out[PATH_MAX]) {
     ct_buf_init(&entry, CT_ENTRY_BYTES_MAX);
     if (ct_checkpoint_parse(ct_buf_bytes(&note), &claimed) == CT_OK &&
         ct_audit_first_entry(source, claimed.size, &entry) == CT_OK &&
-        ct_audit_opened(ct_buf_bytes(&entry), &opened, &run_id) == CT_OK) {
+        ct_run_opening(ct_buf_bytes(&entry), &opened, &run_id) == CT_OK) {
         char hex[CT_HEX_BYTES];
         ct_hash_hex(&run_id, hex);
         const int length = snprintf(out, PATH_MAX, "%s%s/cotrain/audit/%s",

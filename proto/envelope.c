@@ -100,3 +100,17 @@ struct ct_hash ct_run_seed(const struct ct_hash *run_id) {
     ct_sha256_update(&sha, run_id->bytes, sizeof run_id->bytes);
     return ct_sha256_final(&sha);
 }
+
+enum ct_err ct_run_opening(struct ct_bytes entry, struct ct_run_opened *out,
+                           struct ct_hash *out_run_id) {
+    struct ct_envelope envelope;
+    struct ct_entry decoded;
+    CT_TRY(ct_envelope_open(entry, &envelope));
+    CT_TRY(ct_entry_decode(envelope.payload, &decoded));
+    if (decoded.kind != CT_ENTRY_RUN_OPENED) {
+        return ct_fail(CT_ERR_RULE, "entry 0 does not open a run");
+    }
+    *out = decoded.body.run_opened;
+    *out_run_id = ct_run_id(envelope.payload);
+    return CT_OK;
+}

@@ -147,6 +147,10 @@ CT_MUST_CHECK enum ct_err ct_envelope_verify(const struct ct_envelope *envelope,
  * id). */
 struct ct_hash ct_run_id(struct ct_bytes run_opened_payload);
 struct ct_hash ct_run_seed(const struct ct_hash *run_id);
+/* What entry 0 of a log says of its run; the signature is not verified. CT_ERR_RULE if it opens
+ * none, or the error of one that does not decode. */
+CT_MUST_CHECK enum ct_err ct_run_opening(struct ct_bytes entry, struct ct_run_opened *out,
+                                         struct ct_hash *out_run_id);
 
 /* Blob of a round's assignments. */
 struct ct_assignment {
