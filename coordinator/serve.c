@@ -387,7 +387,6 @@ static enum ct_err prepare(struct ct_serve *serve) {
         CT_TRY(ct_run_path(serve->options.dir, folders[i], path));
         CT_TRY(ct_dir_make(path));
     }
-    CT_TRY(ct_seeds_load(serve->options.dir, &serve->seeds));
     CT_TRY(ct_payload_resume(serve));
     struct ct_round_times times = {GATHER_MS, fold->manifest.round_time_ms,
                                    fold->manifest.upload_time_ms};

@@ -19,7 +19,6 @@
 #include "roster.h"
 #include "round.h"
 #include "run.h"
-#include "seeds.h"
 #include "web.h"
 #include "witnesses.h"
 
@@ -66,7 +65,6 @@ struct ct_serve {
     uv_signal_t interrupt, terminate;
     struct ct_run run;
     struct ct_ports ports;
-    struct ct_seeds seeds;
     struct ct_journal journal;
     struct ct_roster roster;
     struct ct_round round;

@@ -1,6 +1,7 @@
 /* The actions of the round: opening it, closing its commits, the merge job, closing it. */
 #include "cache.h"
 #include "incoming.h"
+#include "round_seed.h"
 #include "serve.h"
 
 #include <cotrain/assert.h>
@@ -164,7 +165,9 @@ static enum ct_err open_round(struct ct_serve *serve) {
     enum ct_err err = store_assignments(serve, &assignments, &opened->assignments);
     ct_assignments_deinit(&assignments);
     CT_TRY(err);
-    CT_TRY(ct_seeds_draw(serve->run.dir, &serve->seeds, entry.round, &opened->seed_hash));
+    uint8_t seed[32];
+    ct_round_seed(serve->run.identity, &fold->run_id, entry.round, seed);
+    opened->seed_hash = ct_round_seed_hash(seed);
     CT_TRY(ct_journal_append(&serve->journal, &entry, NULL, NULL));
     serve->closed_index = 0;
     ct_report_round_opened(serve);
@@ -174,8 +177,7 @@ static enum ct_err open_round(struct ct_serve *serve) {
 static enum ct_err close_commits(struct ct_serve *serve) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     struct ct_entry entry = {.kind = CT_ENTRY_COMMITS_CLOSED, .round = fold->round};
-    CT_TRY(ct_seeds_find(&serve->seeds, fold->round, &fold->round_opened.seed_hash,
-                         entry.body.commits_closed.seed));
+    ct_round_seed(serve->run.identity, &fold->run_id, fold->round, entry.body.commits_closed.seed);
     return ct_journal_append(&serve->journal, &entry, &serve->closed_index, NULL);
 }
 

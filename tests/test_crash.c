@@ -1,9 +1,8 @@
 /* Power cuts at every operation, with every outcome that a file system may leave (crash_disk.h):
- * the ledger never forks and never falls behind what was told, and blobs, seeds, caches and whole
+ * the ledger never forks and never falls behind what was told, and blobs, caches and whole
  * files are right or not there. */
 #include "coordinator/cache.h"
 #include "coordinator/run.h"
-#include "coordinator/seeds.h"
 #include "crash_disk.h"
 #include "ledger_world.h"
 
@@ -277,35 +276,6 @@ static void blobs_are_right_or_not_there(void **state) {
     crash_disk_free(disk);
 }
 
-/* A round's seed whose hash may have been told is there; two rounds at a time, never half a file.
- */
-static void seeds_are_there_when_their_hash_is_told(void **state) {
-    const struct world *world = *state;
-    struct crash_disk *disk = crash_disk_new(world->dir, 11);
-    uint32_t told_round = 0;
-    struct ct_hash told;
-    unsigned drawn = 0;
-    for (uint32_t life = 0; life < 300; life++) {
-        struct ct_seeds seeds;
-        struct ct_hash hash;
-        uint8_t seed[32];
-        assert_int_equal(ct_seeds_load(world->dir, &seeds), CT_OK);
-        if (told_round > 0) {
-            assert_int_equal(ct_seeds_find(&seeds, told_round, &told, seed), CT_OK);
-        }
-        crash_disk_plan(disk, crash_draw(disk, 9), crash_draw(disk, 2) == 0,
-                        (enum ct_disk_verdict)(1 + crash_draw(disk, 3)));
-        if (ct_seeds_draw(world->dir, &seeds, told_round + 1, &hash) == CT_OK) {
-            told_round++;
-            told = hash;
-            drawn++;
-        }
-        crash_disk_cut(disk);
-    }
-    assert_true(drawn > 50);
-    crash_disk_free(disk);
-}
-
 /* Never synced, so never trusted: what is taken from a slot has the model's digest. */
 static void cached_models_are_right_or_not_taken(void **state) {
     const struct world *world = *state;
@@ -382,8 +352,6 @@ int main(void) {
         cmocka_unit_test_setup_teardown(ledger_survives_a_life_of_failures, world_open,
                                         world_close),
         cmocka_unit_test_setup_teardown(blobs_are_right_or_not_there, world_open, world_close),
-        cmocka_unit_test_setup_teardown(seeds_are_there_when_their_hash_is_told, world_open,
-                                        world_close),
         cmocka_unit_test_setup_teardown(cached_models_are_right_or_not_taken, world_open,
                                         world_close),
         cmocka_unit_test_setup_teardown(replaced_files_are_old_or_new, world_open, world_close),

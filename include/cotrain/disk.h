@@ -1,4 +1,4 @@
-/* The door to the disk for all that must outlive a crash: ledger, blobs, seeds, uploads. Every
+/* The door to the disk for all that must outlive a crash: ledger, blobs, uploads. Every
  * change goes through here, so that a test can watch the order of operations, make each of them
  * fail, and work out what a power cut would have left. */
 #ifndef COTRAIN_DISK_H

@@ -10,7 +10,6 @@
 #define CT_RUN_LOG_KEY  "keys/log.pem"      /* private: checkpoints */
 #define CT_RUN_CACHE    "cache"             /* private: the folded state, never evidence */
 #define CT_RUN_INCOMING "incoming"          /* private: uploads that are not complete */
-#define CT_RUN_SEED     "round-seed" /* private: the open round's seed before it is revealed */
 #define CT_RUN_PORTS                                                                               \
     "ports"                    /* private: "host HOST\nwork PORT\nhttp PORT\n", kept over restarts \
                                 */
