@@ -4,6 +4,7 @@
 
 int ct_cmd_init(int argc, char **argv);
 int ct_cmd_mirror(int argc, char **argv);
+int ct_cmd_restore(int argc, char **argv);
 int ct_cmd_serve(int argc, char **argv);
 int ct_cmd_status(int argc, char **argv);
 int ct_cmd_ticket(int argc, char **argv);

@@ -11,6 +11,7 @@ static const struct ct_command commands[] = {
     {"status", "where the run stands", ct_cmd_status},
     {"ticket", "what nodes and auditors need to know", ct_cmd_ticket},
     {"mirror", "keep and serve a verified copy of someone's run", ct_cmd_mirror},
+    {"restore", "a lost run directory again, from a mirror's copy and the keys", ct_cmd_restore},
     {"witness", "co-sign the tree heads of others", ct_cmd_witness},
     {NULL, NULL, NULL},
 };

@@ -1,0 +1,72 @@
+#!/bin/sh
+# An operator loses the run directory in the middle of a round, has the keys and a mirror, restores and
+# goes on: the nodes too, with what they committed, to the end and a clean audit.
+# usage: tests/test_restore.sh BUILD_DIR
+set -u
+cotrain=$1/cotrain
+cotraind=$1/cotraind
+[ ! -w /dev/shm ] || TMPDIR=/dev/shm
+. "$(dirname "$0")/run_tools.sh"
+
+make_run 2 5 24
+cp -r "$work/run/keys" "$work/keys"
+start_coordinator
+url=$("$cotraind" ticket "$work/run" | sed -n 's/^url *//p')
+until_true "the coordinator's HTTP" curl -sf --noproxy '*' "${url}checkpoint"
+"$cotraind" mirror "$url" "$work/mirror" >"$work/mirror.out" 2>>"$work/mirror.log" &
+mirror=$!
+pids="$pids $mirror"
+start_node 1
+one=$started
+start_node 2
+two=$started
+
+# Node 2 dies, so the run stops in an open round, whose seed is committed to and not revealed.
+until_true "a receipt of round 2" test -f "$work/node-1/receipts/round-000002.tlog-proof"
+kill -9 "$two"
+wait "$two" 2>/dev/null
+open_round() { "$cotraind" status "$work/run" --json | grep -q '"phase": *"training"'; }
+until_true "an open round" open_round
+same() { cmp -s "$work/run/ledger/checkpoint" "$work/mirror/ledger/checkpoint"; }
+until_true "the mirror has all" same
+ports=$(cat "$work/run/ports")
+kill -9 "$coordinator" "$mirror"
+wait "$coordinator" "$mirror" 2>/dev/null
+same || die "the mirror fell behind"
+rm -rf "$work/run"
+
+# The wrong keys, no keys, and no copy are told apart; then the right ones.
+mkdir "$work/others" "$work/none"
+openssl genpkey -algorithm ed25519 -out "$work/others/identity.pem" 2>/dev/null
+openssl genpkey -algorithm ed25519 -out "$work/others/log.pem" 2>/dev/null
+chmod 600 "$work/others"/*.pem
+refused() { # WORD ARGUMENTS…
+    word=$1
+    shift
+    "$cotraind" restore "$@" >"$work/refused.log" 2>&1
+    [ $? = 1 ] || die "restore $*: not refused"
+    grep -q "$word" "$work/refused.log" || die "restore $*: '$word' is not told: $(cat "$work/refused.log")"
+}
+refused "are not those of the run" "$work/mirror" "$work/run" --keys "$work/others"
+refused "is not there" "$work/mirror" "$work/run" --keys "$work/none"
+rm -rf "$work/run"
+"$cotraind" restore "$work/mirror" "$work/run" --keys "$work/keys" --host 127.0.0.1 >"$work/restore.log" 2>&1 ||
+    die "restore"
+grep -q "^stands     in round" "$work/restore.log" || die "it is not told where the run stands"
+refused "holds a run already" "$work/mirror" "$work/run" --keys "$work/keys"
+
+# On the ports of before the nodes find it again. A mirror goes on from the restored run.
+"$cotraind" serve "$work/run" --listen "127.0.0.1:$(echo "$ports" | sed -n 's/^work //p')" \
+    --http "$(echo "$ports" | sed -n 's/^http //p')" >>"$work/coordinator.log" 2>&1 &
+coordinator=$!
+pids="$pids $coordinator"
+start_node 2
+wait_for "$one" "node 1"
+wait_for "$started" "node 2"
+"$cotraind" mirror "$url" "$work/mirror" --once >>"$work/mirror.out" 2>>"$work/mirror.log" ||
+    die "the mirror does not go on from the restored run"
+kill "$coordinator"
+wait_for "$coordinator" "the coordinator"
+check_run 2
+"$cotrain" audit "$work/mirror" --replay --recompute all >"$work/a.out" 2>&1 || die "the mirror's audit"
+echo "a lost run goes on"
