@@ -242,6 +242,8 @@ static enum ct_err put_keys(const struct restoring *restoring) {
     struct ct_ports ports = {0};
     snprintf(ports.host, sizeof ports.host, "%s", restoring->host);
     CT_TRY(ct_ports_save(restoring->run, &ports));
+    CT_TRY(ct_run_path(restoring->run, CT_RUN_RESTORED, path));
+    CT_TRY(ct_file_replace(path, (struct ct_bytes){NULL, 0}));
     CT_TRY(ct_run_path(restoring->run, "keys", path));
     CT_TRY(ct_dir_make(path));
     if (chmod(path, 0700) != 0) {
@@ -287,8 +289,9 @@ static void print_result(const struct restoring *restoring, const struct ct_run 
     }
     printf("not here   what was published after entry %" PRIu64
            ", if anything was: no copy of it was given.\n"
-           "           serve asks witnesses, --mirror URL and each node that comes, and ends when "
-           "one holds more\n\n"
+           "           serve asks witnesses, --mirror URL and as many nodes as are a quorum before "
+           "it appends,\n"
+           "           and ends when one holds more\n\n"
            "Next: cotraind serve %s --listen 0.0.0.0:PORT --http PORT --mirror URL\n"
            "with the ports of before, for which nodes hold tickets, and every mirror that you "
            "know.\n",

@@ -95,6 +95,8 @@ static bool check_history(struct ct_serve *serve, struct ct_member *member,
     if (err != CT_OK) {
         ct_refusals_log(&serve->refusals, ct_serve_now_ms(), "%s: its checkpoint: %s", whose,
                         ct_err_detail());
+    } else if (member->seat != NULL) {
+        ct_serve_heard(serve, member->seat);
     }
     return true;
 }
@@ -248,6 +250,11 @@ static void on_commit(struct ct_serve *serve, struct ct_member *member,
     const char *why = NULL;
     if (!open_commit(serve, member, wire->body.commit.envelope, &opened, &why)) {
         refuse(member, CT_REFUSED_STATEMENT, false, why);
+        return;
+    }
+    if (serve->to_hear > 0) {
+        ct_intake_drop(member, CT_REFUSED_BUSY, false,
+                       "the run was restored from a copy, and other nodes are to confirm it first");
         return;
     }
     uint32_t round = opened.commit.round;

@@ -4,12 +4,14 @@
 #include "rollback.h"
 
 #include <cotrain/assert.h>
+#include <cotrain/disk.h>
 #include <cotrain/log.h>
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define TICK_MS       1000u
 #define GATHER_MS     3000u
@@ -89,9 +91,44 @@ static void check_finished(struct ct_serve *serve, uint64_t now_ms) {
     }
 }
 
+void ct_serve_heard(struct ct_serve *serve, struct ct_seat *seat) {
+    char path[PATH_MAX];
+    const bool counts = serve->to_hear > 0 && !seat->heard;
+    seat->heard = true;
+    if (!counts || --serve->to_hear > 0) {
+        return;
+    }
+    enum ct_err err = ct_run_path(serve->run.dir, CT_RUN_RESTORED, path);
+    if (err == CT_OK) {
+        err = ct_disk_remove(path);
+    }
+    if (err != CT_OK) {
+        ct_serve_fail(serve, err, ct_err_detail());
+        return;
+    }
+    ct_log(CT_LOG_INFO, "serve", "nodes confirm the restored ledger: the run goes on");
+}
+
+/* How many nodes a restored run has to hear first. */
+static enum ct_err count_to_hear(struct ct_serve *serve) {
+    const struct ct_fold *fold = &serve->run.replay.fold;
+    char path[PATH_MAX];
+    CT_TRY(ct_run_path(serve->options.dir, CT_RUN_RESTORED, path));
+    if (access(path, F_OK) == 0 && fold->node_count > 0 && fold->phase != CT_PHASE_FINISHED) {
+        const uint32_t quorum = fold->manifest.quorum_nodes;
+        serve->to_hear = quorum < fold->node_count ? quorum : fold->node_count;
+        ct_log(CT_LOG_INFO, "serve", "restored: nothing is appended before %u nodes were heard",
+               serve->to_hear);
+    }
+    return CT_OK;
+}
+
 void ct_serve_advance(struct ct_serve *serve) {
     if (serve->stopping) {
         close_rest(serve);
+        return;
+    }
+    if (serve->to_hear > 0) {
         return;
     }
     for (;;) {
@@ -387,6 +424,7 @@ static enum ct_err prepare(struct ct_serve *serve) {
         CT_TRY(ct_run_path(serve->options.dir, folders[i], path));
         CT_TRY(ct_dir_make(path));
     }
+    CT_TRY(count_to_hear(serve));
     CT_TRY(ct_payload_resume(serve));
     struct ct_round_times times = {GATHER_MS, fold->manifest.round_time_ms,
                                    fold->manifest.upload_time_ms};

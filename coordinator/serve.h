@@ -79,7 +79,10 @@ struct ct_serve {
     uint64_t closed_index; /* of the open round's commits_closed; 0: not written */
     uint64_t finished_ms;  /* 0: not yet */
     uint32_t jobs;         /* upload jobs that run */
-    bool full;             /* the disk had no room: V3 */
+    /* Of a restored run: so many nodes more are to say what they hold before anything is appended,
+     * since what was published last may be in no other place. */
+    uint32_t to_hear;
+    bool full; /* the disk had no room: V3 */
     bool stopping, closed;
     enum ct_err err;
     char detail[512];
@@ -88,6 +91,8 @@ struct ct_serve {
 /* Serves until it is told to stop, or the run is done (exit_when_done). */
 CT_MUST_CHECK enum ct_err ct_serve_run(const struct ct_serve_options *options);
 
+/* What this node holds is in the log. */
+void ct_serve_heard(struct ct_serve *serve, struct ct_seat *seat);
 /* CLOCK_BOOTTIME: a machine that slept knows it. */
 uint64_t ct_serve_now_ms(void);
 /* Stops the coordinator with an error. */

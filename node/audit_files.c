@@ -45,7 +45,7 @@ struct walk {
 };
 
 static const char *const private_names[] = {
-    CT_RUN_IDENTITY, CT_RUN_LOG_KEY, CT_RUN_CACHE,    CT_RUN_INCOMING,
+    CT_RUN_IDENTITY, CT_RUN_LOG_KEY, CT_RUN_CACHE,    CT_RUN_INCOMING, CT_RUN_RESTORED,
     CT_RUN_PORTS,    CT_RUN_LOCK,    CT_RUN_EVIDENCE, CT_RUN_LOG,
 };
 

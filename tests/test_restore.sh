@@ -21,6 +21,10 @@ one=$started
 start_node 2
 two=$started
 
+# An older copy of the same run.
+until_true "a receipt of round 1" test -f "$work/node-1/receipts/round-000001.tlog-proof"
+"$cotraind" mirror "$url" "$work/older" --once >"$work/older.out" 2>>"$work/mirror.log" || die "the older copy"
+
 # Node 2 dies, so the run stops in an open round, whose seed is committed to and not revealed.
 until_true "a receipt of round 2" test -f "$work/node-1/receipts/round-000002.tlog-proof"
 kill -9 "$two"
@@ -55,6 +59,24 @@ rm -rf "$work/run"
 grep -q "^stands     in round" "$work/restore.log" || die "it is not told where the run stands"
 refused "holds a run already" "$work/mirror" "$work/run" --keys "$work/keys"
 
+
+# The older copy is not gone on with: nothing is appended before nodes were heard, and one holds more.
+mv "$work/run" "$work/newest"
+"$cotraind" restore "$work/older" "$work/run" --keys "$work/keys" --host 127.0.0.1 >"$work/older.log" 2>&1 ||
+    die "restoring the older copy"
+cmp -s "$work/older/ledger/checkpoint" "$work/newest/ledger/checkpoint" && die "the older copy is not older"
+"$cotraind" serve "$work/run" --listen "127.0.0.1:$(echo "$ports" | sed -n 's/^work //p')" \
+    --http "$(echo "$ports" | sed -n 's/^http //p')" >>"$work/stale.log" 2>&1 &
+stale=$!
+pids="$pids $stale"
+until_true "the end of the stale coordinator" is_over "$stale"
+wait "$stale"
+[ $? = 1 ] || die "an older copy was served"
+grep -q "rolled back" "$work/stale.log" || die "it is not told why"
+cmp -s "$work/older/ledger/checkpoint" "$work/run/ledger/checkpoint" || die "something was appended to the older copy"
+rm -rf "$work/run"
+mv "$work/newest" "$work/run"
+
 # On the ports of before the nodes find it again. A mirror goes on from the restored run.
 "$cotraind" serve "$work/run" --listen "127.0.0.1:$(echo "$ports" | sed -n 's/^work //p')" \
     --http "$(echo "$ports" | sed -n 's/^http //p')" >>"$work/coordinator.log" 2>&1 &
@@ -67,6 +89,7 @@ wait_for "$started" "node 2"
     die "the mirror does not go on from the restored run"
 kill "$coordinator"
 wait_for "$coordinator" "the coordinator"
+[ ! -e "$work/run/restored" ] || die "the run still counts as restored"
 check_run 2
 "$cotrain" audit "$work/mirror" --replay --recompute all >"$work/a.out" 2>&1 || die "the mirror's audit"
 echo "a lost run goes on"

@@ -11,9 +11,11 @@
 #define CT_RUN_CACHE    "cache"             /* private: the folded state, never evidence */
 #define CT_RUN_INCOMING "incoming"          /* private: uploads that are not complete */
 #define CT_RUN_PORTS                                                                               \
-    "ports"                    /* private: "host HOST\nwork PORT\nhttp PORT\n", kept over restarts \
-                                */
-#define CT_RUN_LOCK     "lock" /* private: held by the one writer */
+    "ports"                /* private: "host HOST\nwork PORT\nhttp PORT\n", kept over restarts     \
+                            */
+#define CT_RUN_LOCK "lock" /* private: held by the one writer */
+#define CT_RUN_RESTORED                                                                            \
+    "restored" /* private: made from a copy, and too few nodes were heard since */
 #define CT_RUN_EVIDENCE "evidence"        /* private: refused statements */
 #define CT_RUN_LOG      "coordinator.log" /* private: diagnostics */
 
