@@ -448,6 +448,44 @@ static void a_half_closed_link_ends(void **state) {
     ct_key_free(key);
 }
 
+static int client_hello(uint8_t *out, int capacity) {
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL *tls = SSL_new(context);
+    BIO *sent = BIO_new(BIO_s_mem());
+    SSL_set_bio(tls, BIO_new(BIO_s_mem()), sent);
+    SSL_set_connect_state(tls);
+    assert_int_equal(SSL_do_handshake(tls), -1);
+    int length = BIO_read(sent, out, capacity);
+    SSL_free(tls);
+    SSL_CTX_free(context);
+    return length;
+}
+
+/* Says hello, ends its half and resets the connection, all before the server looks: what the server
+ * then answers meets a broken pipe. */
+static void a_broken_pipe_ends_its_link_alone(void **state) {
+    (void)state;
+    struct world world;
+    world_init(&world, 4);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    const struct sockaddr_in server = {
+        .sin_family = AF_INET, .sin_port = htons(world.port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    const struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    assert_int_equal(connect(fd, (const struct sockaddr *)&server, sizeof server), 0);
+    uint8_t hello[1024];
+    const int length = client_hello(hello, sizeof hello);
+    assert_true(length > 0);
+    assert_int_equal(send(fd, hello, (size_t)length, MSG_NOSIGNAL), length);
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+    close(fd);
+    RUN_UNTIL(&world, world.end_count == 1 && world.ends[0].closed);
+    struct end client = {0};
+    connect_end(&world, &client, &world.server_public);
+    RUN_UNTIL(&world, client.opened);
+    world_deinit(&world);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_sides_learn_the_key),
@@ -463,6 +501,7 @@ int main(void) {
         cmocka_unit_test(another_kind_of_key_is_refused),
         cmocka_unit_test(tls_1_2_is_refused),
         cmocka_unit_test(a_half_closed_link_ends),
+        cmocka_unit_test(a_broken_pipe_ends_its_link_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,8 @@
  *
  * Both sides show a self-signed Ed25519 certificate; the raw key inside is the identity, everything
  * else in the certificate is ignored (protocol.md section 3). A frame is u32 big-endian length ‖
- * bytes. All calls and callbacks on the loop's thread; no callback runs inside a call. */
+ * bytes. All calls and callbacks on the loop's thread; no callback runs inside a call. From the
+ * first link or server on, the process ignores SIGPIPE: a peer that is gone ends its link alone. */
 #ifndef COTRAIN_LINK_H
 #define COTRAIN_LINK_H
 

@@ -3,6 +3,7 @@
 #include <cotrain/assert.h>
 
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -105,6 +106,8 @@ static bool configure(SSL_CTX *ssl, bool server) {
 
 enum ct_err ct_tls_context_open(bool server, const struct ct_key *key,
                                 struct ct_tls_context **out) {
+    /* libuv writes without MSG_NOSIGNAL. */
+    signal(SIGPIPE, SIG_IGN);
     ct_crypto_init();
     ERR_clear_error();
     enum ct_err err = CT_ERR_TLS;
