@@ -3,7 +3,7 @@
 #include "ledger_world.h"
 
 #include "node/contribution.h"
-#include "node/fork.h"
+#include "node/copy_fork.h"
 #include "node/witnessed.h"
 
 #include <cotrain/cosignature.h>
