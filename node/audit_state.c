@@ -4,6 +4,7 @@
 #include "audit_since.h"
 #include "node_dir.h"
 
+#include <cotrain/log.h>
 #include <cotrain/run_dir.h>
 
 #include <inttypes.h>
@@ -114,26 +115,37 @@ void ct_audit_state_close(struct ct_audit_state *state) {
     }
 }
 
+/* The note that belongs to what was verified; anything else is a damaged file of ours, and no word
+ * against the log. */
+static bool read_note(const struct ct_audit_state *state, const struct ct_run_opened *opened,
+                      const char *path, struct ct_buf *note) {
+    struct ct_checkpoint kept;
+    return ct_file_read(path, note) == CT_OK &&
+           ct_checkpoint_open(ct_buf_bytes(note), opened->origin, &opened->log_key, &kept) ==
+               CT_OK &&
+           kept.size == state->size && ct_hash_equal(&kept.root, &state->root);
+}
+
 enum ct_err ct_audit_state_match(const struct ct_audit_state *state, struct ct_audit *audit) {
     char path[PATH_MAX];
-    struct ct_checkpoint kept = {.size = 0};
+    struct ct_checkpoint kept;
     enum ct_audit_held held = CT_HELD_NEITHER;
+    enum ct_err err = CT_OK;
     struct ct_buf note;
     if (!state->has_verified || !ct_hash_equal(&state->run_id, &audit->log.run_id)) {
         return CT_OK;
     }
     CT_TRY(path_of(state, "checkpoint", path));
     ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
-    enum ct_err err = ct_file_read(path, &note);
-    if (err == CT_OK) {
+    if (read_note(state, &audit->log.opened, path, &note)) {
         err = ct_audit_hold(audit, state->dir, ct_buf_bytes(&note), path, &kept, &held);
-    } else if (err == CT_ERR_NOT_FOUND) {
-        err = CT_OK;
+    } else {
+        ct_log(CT_LOG_WARN, "audit", "%s does not belong to what was verified: starting anew",
+               path);
     }
     ct_buf_deinit(&note);
     CT_TRY(err);
-    if (held == CT_HELD_CONSISTENT && kept.size == state->size &&
-        ct_hash_equal(&kept.root, &state->root) && !audit->options->fresh) {
+    if (held == CT_HELD_CONSISTENT && !audit->options->fresh) {
         audit->verified = state->size;
         audit->report->from_entry = state->size;
         audit->report->from_round = audit->options->replay ? state->replayed_round : 0;
