@@ -12,7 +12,7 @@
 
 static const char usage[] =
     "usage: cotraind serve DIR [--listen HOST:PORT] [--http PORT] [--mirror URL]…\n"
-    "                          [--exit-when-done] [--json]\n"
+    "                          [--overrule-witness VKEY]… [--exit-when-done] [--json]\n"
     "\n"
     "Coordinates the run in DIR until Ctrl-C: waits for nodes, opens and closes rounds, publishes "
     "the\n"
@@ -26,6 +26,11 @@ static const char usage[] =
     "  --mirror URL        another place where ledger and blobs are read, told to nodes, and asked "
     "at\n"
     "                      the start what it holds; up to 8\n"
+    "  --overrule-witness VKEY\n"
+    "                      go on although the run's witness with that verifier key says that the\n"
+    "                      ledger was rolled back or is another one: only where you know that it "
+    "is\n"
+    "                      the witness that is wrong. It is logged at every start\n"
     "  --exit-when-done    end when the run is finished and its nodes have gone, or after a "
     "minute\n"
     "  --json              one JSON object per line instead of text\n";
@@ -75,6 +80,7 @@ int ct_cmd_serve(int argc, char **argv) {
         {"listen", required_argument, NULL, 'l'},
         {"http", required_argument, NULL, 'p'},
         {"mirror", required_argument, NULL, 'm'},
+        {"overrule-witness", required_argument, NULL, 'w'},
         {"exit-when-done", no_argument, NULL, 'e'},
         {"json", no_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},
@@ -99,6 +105,12 @@ int ct_cmd_serve(int argc, char **argv) {
                 return fail_usage("--mirror takes up to 8 URLs of at most 255 bytes");
             }
             serve.mirrors[serve.mirror_count++] = optarg;
+            break;
+        case 'w':
+            if (serve.overruled_count == CT_POLICY_MEMBERS_MAX) {
+                return fail_usage("too many --overrule-witness");
+            }
+            serve.overruled[serve.overruled_count++] = optarg;
             break;
         case 'e':
             serve.exit_when_done = true;

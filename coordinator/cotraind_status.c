@@ -1,6 +1,7 @@
 /* cotraind status: where the run stands, from its published ledger. */
 #include "cotraind.h"
 #include "run.h"
+#include "witness_status.h"
 
 #include <cotrain/command.h>
 
@@ -17,6 +18,9 @@ static const char usage[] =
     "tokens, settled when ten more of its epochs have passed: include/cotrain/credit.h); and\n"
     "whether a cotraind is serving it now. A running one tells more on its HTTP port: "
     "/status.json.\n"
+    "Where the run names witnesses: what each says, the largest tree that it has cosigned, and "
+    "how\n"
+    "many entries are behind that; from the running cotraind, or else from the ledger's files.\n"
     "\n"
     "  --json  one object\n";
 
@@ -58,6 +62,21 @@ static void print_words(const struct ct_fold *fold, bool served) {
     }
 }
 
+static void print_witnesses(const json_t *witnesses) {
+    size_t i;
+    json_t *witness;
+    json_array_foreach(witnesses, i, witness) {
+        const char *name = json_string_value(json_object_get(witness, "name"));
+        const char *state = json_string_value(json_object_get(witness, "state"));
+        const char *error = json_string_value(json_object_get(witness, "error"));
+        printf("witness  %s: %s, cosigned %lld entries, %lld behind%s%s\n",
+               name != NULL ? name : "?", state != NULL ? state : "?",
+               (long long)json_integer_value(json_object_get(witness, "size")),
+               (long long)json_integer_value(json_object_get(witness, "lag")),
+               error != NULL ? "; " : "", error != NULL ? error : "");
+    }
+}
+
 static json_t *nodes_json(const struct ct_fold *fold) {
     json_t *nodes = json_array();
     for (uint32_t i = 0; nodes != NULL && i < fold->node_count; i++) {
@@ -77,18 +96,18 @@ static json_t *nodes_json(const struct ct_fold *fold) {
     return nodes;
 }
 
-static enum ct_err print_json(const struct ct_fold *fold, bool served) {
+static enum ct_err print_json(const struct ct_fold *fold, bool served, json_t *witnesses) {
     char run[CT_HEX_BYTES], model[CT_HEX_BYTES] = "";
     ct_hash_hex(&fold->run_id, run);
     if (fold->model_known) {
         ct_hash_hex(&fold->model, model);
     }
-    json_t *root =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:s, s:o}", "run", run, "name",
-                  fold->manifest.name, "phase", phase_name(fold->phase), "round",
-                  (json_int_t)fold->round, "rounds", (json_int_t)fold->manifest.rounds, "served",
-                  served ? 1 : 0, "entries", (json_int_t)fold->entries, "tokens",
-                  (json_int_t)fold->tokens, "model_sha256", model, "nodes", nodes_json(fold));
+    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:s, s:O, s:o}", "run", run,
+                             "name", fold->manifest.name, "phase", phase_name(fold->phase), "round",
+                             (json_int_t)fold->round, "rounds", (json_int_t)fold->manifest.rounds,
+                             "served", served ? 1 : 0, "entries", (json_int_t)fold->entries,
+                             "tokens", (json_int_t)fold->tokens, "model_sha256", model, "witnesses",
+                             witnesses, "nodes", nodes_json(fold));
     char *text = root == NULL ? NULL : json_dumps(root, 0);
     json_decref(root);
     if (text == NULL) {
@@ -125,14 +144,17 @@ int ct_cmd_status(int argc, char **argv) {
     enum ct_err err = ct_run_read(argv[optind], &run);
     if (err == CT_OK) {
         bool served = ct_run_is_served(run.dir);
+        json_t *witnesses = ct_witness_status_of(&run, served);
         if (json) {
-            err = print_json(&run.replay.fold, served);
+            err = print_json(&run.replay.fold, served, witnesses);
         } else {
             print_words(&run.replay.fold, served);
+            print_witnesses(witnesses);
             if (served) {
                 print_live(&run);
             }
         }
+        json_decref(witnesses);
         ct_run_close(&run);
     }
     return err == CT_OK ? CT_EXIT_DONE : ct_command_fail("cotraind status", err);

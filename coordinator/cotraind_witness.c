@@ -8,6 +8,7 @@
 #include <cotrain/command.h>
 
 #include <getopt.h>
+#include <jansson.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@
 #include <time.h>
 
 static const char usage[] =
-    "usage: cotraind witness DIR [--name NAME] [--log VKEY]… [--listen HOST:PORT]\n"
+    "usage: cotraind witness DIR [--name NAME] [--log VKEY]… [--listen HOST:PORT] [--json]\n"
     "\n"
     "Serves a C2SP tlog-witness until Ctrl-C: it remembers the largest checkpoint of each log "
     "that\n"
@@ -29,7 +30,8 @@ static const char usage[] =
     "  --log VKEY          a log to witness, by its verifier key (cotraind ticket prints a "
     "run's);\n"
     "                      kept in DIR/logs, where one may also be written by hand\n"
-    "  --listen HOST:PORT  where it answers (127.0.0.1:0; port 0 takes any free one)\n";
+    "  --listen HOST:PORT  where it answers (127.0.0.1:0; port 0 takes any free one)\n"
+    "  --json              one object instead of words: verifier_key, url, logs[]\n";
 
 #define LOG_OPTIONS_MAX 64
 
@@ -39,6 +41,7 @@ struct options {
     int log_count;
     char host[CT_LISTEN_HOST_BYTES];
     uint16_t port;
+    bool json;
 };
 
 static int fail_usage(const char *text) {
@@ -67,6 +70,20 @@ static unsigned answer(void *user, const char *method, const char *path, struct 
     return 404;
 }
 
+static void print_json(const struct ct_witness *witness, const char *vkey, const char *url) {
+    json_t *logs = json_array();
+    for (uint32_t i = 0; i < witness->log_count; i++) {
+        char log[CT_VKEY_BYTES_MAX];
+        ct_vkey_format(witness->logs[i].origin, &witness->logs[i].key, log);
+        json_array_append_new(logs, json_string(log));
+    }
+    json_t *root = json_pack("{s:s, s:s, s:o}", "verifier_key", vkey, "url", url, "logs", logs);
+    char *text = root == NULL ? NULL : json_dumps(root, 0);
+    puts(text != NULL ? text : "{}");
+    free(text);
+    json_decref(root);
+}
+
 static enum ct_err serve(const struct options *options, struct ct_witness *witness) {
     struct ct_web *web = NULL;
     uint16_t port = 0;
@@ -85,7 +102,12 @@ static enum ct_err serve(const struct options *options, struct ct_witness *witne
     struct ct_hash public_key = ct_key_public(witness->key);
     ct_cosigner_format(witness->name, &public_key, vkey);
     ct_listen_url(options->host, port, url);
-    printf("verifier key  %s\nurl           %s\nlogs          %u\n", vkey, url, witness->log_count);
+    if (options->json) {
+        print_json(witness, vkey, url);
+    } else {
+        printf("verifier key  %s\nurl           %s\nlogs          %u\n", vkey, url,
+               witness->log_count);
+    }
     fflush(stdout);
     int number = 0;
     sigwait(&ends, &number);
@@ -109,11 +131,9 @@ static enum ct_err run(const struct options *options) {
 
 int ct_cmd_witness(int argc, char **argv) {
     static const struct option long_options[] = {
-        {"name", required_argument, NULL, 'n'},
-        {"log", required_argument, NULL, 'l'},
-        {"listen", required_argument, NULL, 'a'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"name", required_argument, NULL, 'n'},   {"log", required_argument, NULL, 'l'},
+        {"listen", required_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
     };
     struct options options = {.host = "127.0.0.1"};
     int option;
@@ -132,6 +152,9 @@ int ct_cmd_witness(int argc, char **argv) {
             if (!ct_listen_parse(optarg, options.host, &options.port)) {
                 return fail_usage("--listen takes HOST:PORT");
             }
+            break;
+        case 'j':
+            options.json = true;
             break;
         case 'h':
             fputs(usage, stdout);

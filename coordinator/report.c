@@ -1,5 +1,6 @@
 /* What people see of a run at work: a line a round on standard output, and the status page. */
 #include "serve.h"
+#include "witness_status.h"
 
 #include <cotrain/note.h>
 #include <cotrain/ticket.h>
@@ -208,7 +209,7 @@ static json_t *nodes_json(const struct ct_serve *serve) {
     return nodes;
 }
 
-/* The run's name and the origin are the only texts in it that others wrote. */
+/* For the texts that others wrote: the run's name, the origin, what witnesses say. */
 static void append_escaped(struct ct_buf *page, const char *text, bool *ok) {
     for (; *text != '\0' && *ok; text++) {
         const char *escaped = *text == '<' ? "&lt;" : *text == '&' ? "&amp;" : NULL;
@@ -217,7 +218,8 @@ static void append_escaped(struct ct_buf *page, const char *text, bool *ok) {
     }
 }
 
-#define PAGE_NODES 32u /* status.json has all */
+#define PAGE_NODES     32u /* status.json has all */
+#define PAGE_BYTES_MAX 131072u
 
 static void append_nodes(const struct ct_fold *fold, struct ct_buf *page, bool *ok) {
     if (fold->node_count == 0) {
@@ -234,8 +236,30 @@ static void append_nodes(const struct ct_fold *fold, struct ct_buf *page, bool *
     *ok = *ok && ct_buf_printf(page, "</table>") == CT_OK;
 }
 
+static void append_witnesses(const json_t *witnesses, struct ct_buf *page, bool *ok) {
+    size_t i;
+    json_t *witness;
+    if (json_array_size(witnesses) == 0) {
+        return;
+    }
+    *ok = *ok && ct_buf_printf(page, "<h2>Witnesses</h2><table><tr><th>name<th>says<th>entries "
+                                     "cosigned<th>behind<th>") == CT_OK;
+    json_array_foreach(witnesses, i, witness) {
+        const char *error = json_string_value(json_object_get(witness, "error"));
+        *ok = *ok && ct_buf_printf(page, "<tr><td>") == CT_OK;
+        append_escaped(page, json_string_value(json_object_get(witness, "name")), ok);
+        *ok = *ok && ct_buf_printf(
+                         page, "<td>%s<td>%lld<td>%lld<td>",
+                         json_string_value(json_object_get(witness, "state")),
+                         (long long)json_integer_value(json_object_get(witness, "size")),
+                         (long long)json_integer_value(json_object_get(witness, "lag"))) == CT_OK;
+        append_escaped(page, error != NULL ? error : "", ok);
+    }
+    *ok = *ok && ct_buf_printf(page, "</table>") == CT_OK;
+}
+
 static bool make_page(const struct ct_serve *serve, const char *ticket, const char *vkey,
-                      struct ct_buf *page) {
+                      const json_t *witnesses, struct ct_buf *page) {
     const struct ct_fold *fold = &serve->run.replay.fold;
     bool ok = ct_buf_printf(page, "<!doctype html><meta charset=utf-8><title>cotrain</title>"
                                   "<style>body{font:16px sans-serif;margin:2em;max-width:60em}"
@@ -256,6 +280,7 @@ static bool make_page(const struct ct_serve *serve, const char *ticket, const ch
     ok = ok && ct_buf_printf(page, "</code><tr><td>verifier key<td><code>") == CT_OK;
     append_escaped(page, vkey, &ok);
     ok = ok && ct_buf_printf(page, "</code></table>") == CT_OK;
+    append_witnesses(witnesses, page, &ok);
     append_nodes(fold, page, &ok);
     ok = ok &&
          ct_buf_printf(page,
@@ -276,22 +301,25 @@ void ct_report_show(struct ct_serve *serve) {
         ct_hash_hex(&fold->model, model);
     }
     struct ct_buf page;
-    ct_buf_init(&page, 16384);
+    ct_buf_init(&page, PAGE_BYTES_MAX);
+    json_t *witnesses = ct_witness_status(serve->witnesses, serve->journal.published);
     json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:I, s:b, s:o}",
+        "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:I, s:b, s:O, "
+        "s:o}",
         "run", run, "name", fold->manifest.name, "ticket", ticket, "origin", fold->opened.origin,
         "verifier_key", vkey, "phase", phase_word(fold->phase), "round", (json_int_t)fold->round,
         "rounds", (json_int_t)fold->manifest.rounds, "remaining_ms",
         (json_int_t)ct_round_remaining_ms(&serve->round, ct_serve_now_ms()), "entries",
         (json_int_t)serve->journal.published, "tokens", (json_int_t)fold->tokens, "loss",
         serve->tally.loss, "tokens_per_s", serve->tally.tokens_per_s, "model_sha256", model,
-        "refusals", (json_int_t)serve->refusals.count, "disk_full", serve->full, "nodes",
-        nodes_json(serve));
+        "refusals", (json_int_t)serve->refusals.count, "disk_full", serve->full, "witnesses",
+        witnesses, "nodes", nodes_json(serve));
     char *text = root == NULL ? NULL : json_dumps(root, 0);
-    if (text != NULL && make_page(serve, ticket, vkey, &page)) {
+    if (text != NULL && make_page(serve, ticket, vkey, witnesses, &page)) {
         ct_web_show(serve->web, (const char *)page.data, text);
     }
     free(text);
     json_decref(root);
+    json_decref(witnesses);
     ct_buf_deinit(&page);
 }

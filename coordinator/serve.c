@@ -191,6 +191,35 @@ static enum ct_err ask_mirrors(const struct ct_serve *serve) {
     return CT_OK;
 }
 
+/* What a witness says against this ledger stops it, unless the operator has named its key. */
+static enum ct_err judge_witness(const struct ct_witness_report *report, const char *dir) {
+    if (report->state != CT_WITNESS_AHEAD && report->state != CT_WITNESS_FORKED) {
+        return CT_OK;
+    }
+    if (report->overruled) {
+        ct_log(CT_LOG_ERROR, "witness",
+               "OVERRULED by the operator: the witness %s says: %s. Serving all the same: if it is "
+               "right, this run shows two histories",
+               report->name, report->detail);
+        fprintf(stderr, "cotraind serve: the witness %s is OVERRULED; it says: %s\n", report->name,
+                report->detail);
+        return CT_OK;
+    }
+    return ct_fail(CT_ERR_RULE,
+                   "the witness %s says: %s. This ledger was rolled back or is another "
+                   "copy's; serving it would show two histories. Restore the newest copy "
+                   "of %s, or of a mirror (where the witness is known to be wrong, "
+                   "--overrule-witness goes on against its word)",
+                   report->name, report->detail, dir);
+}
+
+static enum ct_err overrule(struct ct_serve *serve) {
+    for (uint32_t i = 0; i < serve->options.overruled_count; i++) {
+        CT_TRY(ct_witnesses_overrule(serve->witnesses, serve->options.overruled[i]));
+    }
+    return CT_OK;
+}
+
 /* No rollback (protocol.md section 7): before anything is appended, mirrors and witnesses are asked
  * what they hold; nodes tell it in their hello. Who is away is no reason not to serve. */
 static enum ct_err ask_witnesses(struct ct_serve *serve) {
@@ -198,7 +227,9 @@ static enum ct_err ask_witnesses(struct ct_serve *serve) {
     char ledger[PATH_MAX];
     CT_TRY(ct_manifest_policy(&serve->run.replay.fold.manifest, &policy));
     if (policy == NULL) {
-        return CT_OK;
+        return serve->options.overruled_count == 0
+                   ? CT_OK
+                   : ct_fail(CT_ERR_CONFIG, "--overrule-witness: the run names no witnesses");
     }
     enum ct_err err = ct_run_path(serve->options.dir, CT_RUN_LEDGER, ledger);
     if (err == CT_OK) {
@@ -206,18 +237,13 @@ static enum ct_err ask_witnesses(struct ct_serve *serve) {
     }
     free(policy);
     CT_TRY(err);
+    CT_TRY(overrule(serve));
     offer_checkpoint(serve);
     ct_witnesses_settle(serve->witnesses, WITNESSES_MS);
     for (uint32_t i = 0; i < ct_witnesses_count(serve->witnesses); i++) {
         struct ct_witness_report report;
         ct_witnesses_report(serve->witnesses, i, &report);
-        if (report.state == CT_WITNESS_AHEAD || report.state == CT_WITNESS_FORKED) {
-            return ct_fail(CT_ERR_RULE,
-                           "the witness %s says: %s. This ledger was rolled back or is another "
-                           "copy's; serving it would show two histories. Restore the newest copy "
-                           "of %s, or of a mirror",
-                           report.name, report.detail, serve->options.dir);
-        }
+        CT_TRY(judge_witness(&report, serve->options.dir));
     }
     return CT_OK;
 }

@@ -34,6 +34,9 @@ struct ct_serve_options {
     const char
         *mirrors[CT_SERVE_MIRRORS_MAX]; /* base URLs; told to nodes, and asked at the start */
     uint32_t mirror_count;
+    /* Verifier keys of witnesses whose word against this ledger is not to stop it. */
+    const char *overruled[CT_POLICY_MEMBERS_MAX];
+    uint32_t overruled_count;
 };
 
 struct ct_merge_job {

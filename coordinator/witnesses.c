@@ -86,6 +86,7 @@ static void take_answer(struct witness *witness, uint64_t number, enum ct_err er
     snprintf(report->detail, sizeof report->detail, "%s", err == CT_OK ? "" : ct_err_detail());
     if (err == CT_OK) {
         witness->back_off_s = 0;
+        report->cosigned = witness->known;
         if (number == all->number &&
             ct_cosignature_take(lines, witness->member->key_name, &witness->member->key,
                                 &all->note) == CT_OK) {
@@ -215,6 +216,21 @@ enum ct_err ct_witnesses_open(const struct ct_policy *policy, const char *ledger
     }
     *out = all;
     return CT_OK;
+}
+
+enum ct_err ct_witnesses_overrule(struct ct_witnesses *all, const char *vkey) {
+    for (uint32_t i = 0; i < all->count; i++) {
+        const struct ct_policy_member *member = all->witnesses[i].member;
+        char own[CT_VKEY_BYTES_MAX];
+        ct_cosigner_format(member->key_name, &member->key, own);
+        if (strcmp(own, vkey) == 0) {
+            pthread_mutex_lock(&all->lock);
+            all->witnesses[i].report.overruled = true;
+            pthread_mutex_unlock(&all->lock);
+            return CT_OK;
+        }
+    }
+    return ct_fail(CT_ERR_CONFIG, "the run has no witness with the verifier key %.200s", vkey);
 }
 
 void ct_witnesses_close(struct ct_witnesses *all) {

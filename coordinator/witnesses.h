@@ -24,7 +24,9 @@ enum ct_witness_state {
 struct ct_witness_report {
     char name[CT_ORIGIN_BYTES_MAX];
     enum ct_witness_state state;
-    uint64_t size; /* of the largest checkpoint that it is known to hold */
+    uint64_t size;     /* of the largest checkpoint that it is known to hold */
+    uint64_t cosigned; /* of the largest one that it cosigned for this coordinator; 0: none yet */
+    bool overruled;    /* the operator goes on whatever it says of another history */
     char detail[256];
 };
 
@@ -33,6 +35,10 @@ struct ct_witness_report {
 CT_MUST_CHECK enum ct_err ct_witnesses_open(const struct ct_policy *policy, const char *ledger_dir,
                                             void (*changed)(void *user), void *user,
                                             struct ct_witnesses **out);
+/* The operator knows that this witness is wrong: from now on its report says so. CT_ERR_CONFIG when
+ * the policy has no witness with that verifier key. */
+CT_MUST_CHECK enum ct_err ct_witnesses_overrule(struct ct_witnesses *witnesses, const char *vkey);
+
 /* Ends the threads, waiting for requests that are on their way to be cancelled. NULL is allowed. */
 void ct_witnesses_close(struct ct_witnesses *witnesses);
 

@@ -44,7 +44,9 @@ static void another_history_is_proven(void **state) {
     snprintf(command, sizeof command,
              "cd '%s' && exec >/dev/null && grep -q 'DOES NOT LEAD ON' told && grep -q '^verdict "
              "*NOT' told && "
-             "'%s/cotrain' evidence \"$(sed -n 's/^evidence *//p' told | cut -d ' ' -f 1)\"",
+             "'%s/cotrain' evidence --json \"$(sed -n 's/^evidence *//p' told | cut -d ' ' -f 1)\" "
+             ">proof && jq -e '.ok and .smaller.size == .larger.size and .smaller.root != "
+             ".larger.root and .prefix == .larger.root' proof",
              world->dir, CT_BINARY_DIR);
     assert_int_equal(system(command), 0);
     http_files_stop(&shown.server);

@@ -87,12 +87,58 @@ sed 's/^quorum.*/quorum three/; /^group/d' "$work/policy" >"$work/strict"
     die "a receipt without the quorum is taken"
 grep -q "three" "$work/words" || die "it is not told who is missing"
 
+# Who has cosigned how much, from the files of a run that nobody serves, and from a coordinator at work.
+entries=$("$cotraind" status "$work/run" --json | jq .entries)
+"$cotraind" status "$work/run" --json | jq -e --argjson n "$entries" \
+    '[.witnesses[] | [.name, .state, .size, .lag]] ==
+     [["one", "unknown", $n, 0], ["two", "unknown", $n, 0], ["three", "unknown", 0, $n]]' >/dev/null ||
+    die "witnesses in the status: $("$cotraind" status "$work/run" --json | jq -c .witnesses)"
+"$cotraind" serve "$work/run" --listen 127.0.0.1:0 --http 0 >"$work/again.log" 2>&1 &
+again=$!
+pids="$pids $again"
+live_status() {
+    "$cotraind" status "$work/run" --json | jq -e --argjson n "$entries" \
+        '.served and ([.witnesses[] | [.name, .state, .size]] ==
+                      [["one", "cosigns", $n], ["two", "cosigns", $n], ["three", "away", 0]]) and
+         (.witnesses[2] | .lag == $n and (.error | length > 0))'
+}
+until_true "the live status" live_status
+"$cotraind" status "$work/run" >"$work/words" || die "cotraind status"
+grep -q "^witness  two: cosigns, cosigned $entries entries, 0 behind" "$work/words" || die "status: $(cat "$work/words")"
+reading=$(sed -n 's/^reading *//p' "$work/again.log")
+curl -s --noproxy '*' "$reading" | grep -q "<tr><td>three<td>away<td>0<td>$entries<td>." || die "no witnesses on the page"
+kill "$again"
+wait_for "$again" "the coordinator that only told"
+
 # An old copy of the run must not be served: the witnesses hold more than it.
 cp "$work/run/ports" "$work/backup/ports"
 if timeout 60 "$cotraind" serve "$work/backup" --listen 127.0.0.1:0 --http 0 >"$work/backup.log" 2>&1; then
     die "a rolled-back run was served"
 fi
 grep -q "rolled back" "$work/backup.log" || die "it is not told why: $(cat "$work/backup.log")"
+
+# Nor when the operator overrules one witness and another says the same; a key that is no witness's is refused.
+serve_backup() {
+    "$cotraind" serve "$work/backup" --listen 127.0.0.1:0 --http 0 "$@" >"$work/backup.log" 2>&1 &
+    backup=$!
+    pids="$pids $backup"
+}
+serve_backup --overrule-witness "$vkey_2"
+until_true "the end of a rolled-back run" is_over "$backup"
+grep -q "the witness one says.*--overrule-witness" "$work/backup.log" || die "$(cat "$work/backup.log")"
+serve_backup --overrule-witness "$vkey"
+until_true "the end with a key of nobody" is_over "$backup"
+grep -q "has no witness with the verifier key" "$work/backup.log" || die "$(cat "$work/backup.log")"
+# With all of them overruled it is, and says so; they cosign none of it.
+serve_backup --overrule-witness "$vkey_1" --overrule-witness "$vkey_2"
+until_true "the overruled start" grep -q "^reading" "$work/backup.log"
+grep -q "the witness two is OVERRULED" "$work/backup.log" || die "$(cat "$work/backup.log")"
+grep -q "error witness OVERRULED by the operator: the witness one" "$work/backup/coordinator.log" ||
+    die "the log does not tell that a witness was overruled"
+"$cotraind" status "$work/backup" --json |
+    jq -e '[.witnesses[] | .state] == ["overruled", "overruled", "away"]' >/dev/null || die "overruled in the status"
+kill "$backup"
+wait_for "$backup" "the overruled coordinator"
 
 # Killed and started again, ours knows what it cosigned, tells it, and refuses a fork.
 kill -9 "$ours"
@@ -106,4 +152,11 @@ head -n 3 "$work/seen" | cmp -s - "$work/text" || die "it tells another checkpoi
 printf 'old 0\n\n' | cat - "$work/backup/ledger/checkpoint" >"$work/request"
 size=$(curl -s --noproxy '*' --data-binary "@$work/request" "${url_2}add-checkpoint")
 [ "$size" = "$(sed -n 2p "$work/text")" ] || die "it forgot what it cosigned: $size"
+kill "$ours"
+wait_for "$ours" "our witness"
+"$cotraind" witness "$work/ours" --listen 127.0.0.1:0 --json >"$work/witness.json" 2>&1 &
+ours=$!
+pids="$pids $ours"
+until_true "our witness, in JSON" jq -e --arg key "$vkey_2" --arg log "$vkey" \
+    '.verifier_key == $key and .logs == [$log] and (.url | startswith("http://127.0.0.1:"))' "$work/witness.json"
 echo "witnesses hold"
