@@ -115,14 +115,12 @@ void ct_audit_state_close(struct ct_audit_state *state) {
     }
 }
 
-/* The note that belongs to what was verified; anything else is a damaged file of ours, and no word
- * against the log. */
-static bool read_note(const struct ct_audit_state *state, const struct ct_run_opened *opened,
-                      const char *path, struct ct_buf *note) {
+/* Whether the note is that of what was verified; anything else is a damaged file of ours, and no
+ * word against the log. */
+static bool belongs(const struct ct_audit_state *state, const struct ct_run_opened *opened,
+                    struct ct_bytes note) {
     struct ct_checkpoint kept;
-    return ct_file_read(path, note) == CT_OK &&
-           ct_checkpoint_open(ct_buf_bytes(note), opened->origin, &opened->log_key, &kept) ==
-               CT_OK &&
+    return ct_checkpoint_open(note, opened->origin, &opened->log_key, &kept) == CT_OK &&
            kept.size == state->size && ct_hash_equal(&kept.root, &state->root);
 }
 
@@ -130,18 +128,22 @@ enum ct_err ct_audit_state_match(const struct ct_audit_state *state, struct ct_a
     char path[PATH_MAX];
     struct ct_checkpoint kept;
     enum ct_audit_held held = CT_HELD_NEITHER;
-    enum ct_err err = CT_OK;
     struct ct_buf note;
     if (!state->has_verified || !ct_hash_equal(&state->run_id, &audit->log.run_id)) {
         return CT_OK;
     }
     CT_TRY(path_of(state, "checkpoint", path));
     ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
-    if (read_note(state, &audit->log.opened, path, &note)) {
+    enum ct_err err = ct_file_read(path, &note);
+    if (err == CT_OK && belongs(state, &audit->log.opened, ct_buf_bytes(&note))) {
         err = ct_audit_hold(audit, state->dir, ct_buf_bytes(&note), path, &kept, &held);
-    } else {
-        ct_log(CT_LOG_WARN, "audit", "%s does not belong to what was verified: starting anew",
+    } else if (err == CT_OK || err == CT_ERR_TOO_LARGE) {
+        ct_log(CT_LOG_WARN, "audit",
+               "%s is damaged: starting anew, without holding the log to what was seen before",
                path);
+        err = CT_OK;
+    } else if (err == CT_ERR_NOT_FOUND) {
+        err = CT_OK;
     }
     ct_buf_deinit(&note);
     CT_TRY(err);
