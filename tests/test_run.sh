@@ -28,8 +28,12 @@ one=$started
 start_node 2
 two=$started
 until_true "the first receipt" test -f "$work/node-1/receipts/round-000001.tlog-proof"
+# However fast the rounds are, this one is open until the third node is there.
+kill -STOP "$two"
 start_node 3
 three=$started
+until_true "the third node" grep -q '"event":"run"' "$work/node-3.log"
+kill -CONT "$two"
 "$cotrain" status --dir "$work/node-1" >"$work/status.log" 2>&1 || die "cotrain status"
 wait_for "$one" "node 1"
 wait_for "$two" "node 2"
