@@ -1,6 +1,7 @@
 /* What nodes send, judged and answered. Whatever is refused leaves a line in the log, module
  * "intake", and an answer that says why. */
 #include "incoming.h"
+#include "profiles.h"
 #include "rollback.h"
 #include "serve.h"
 
@@ -101,6 +102,15 @@ static bool check_history(struct ct_serve *serve, struct ct_member *member,
     return true;
 }
 
+/* A profile that is not shown is no reason to turn a node away. */
+static void hear_profile(struct ct_serve *serve, struct ct_member *member, struct ct_bytes record) {
+    char name[24];
+    if (ct_profiles_heard(serve->run.dir, &serve->run.replay.fold, member->seat, record) != CT_OK) {
+        ct_refusals_log(&serve->refusals, ct_serve_now_ms(), "%s: its profile: %s",
+                        name_of(member, name), ct_err_detail());
+    }
+}
+
 static void on_hello(struct ct_serve *serve, struct ct_member *member, const struct ct_wire *wire) {
     struct ct_member *replaced;
     char name[24];
@@ -128,6 +138,7 @@ static void on_hello(struct ct_serve *serve, struct ct_member *member, const str
     if (!check_history(serve, member, wire->body.hello.checkpoint)) {
         return;
     }
+    hear_profile(serve, member, wire->body.hello.profile);
     if (replaced != NULL && !replaced->closing) {
         replaced->closing = true;
         ct_link_close(replaced->link, CT_OK, "replaced by a newer connection");

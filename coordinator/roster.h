@@ -66,6 +66,8 @@ struct ct_seat {
     struct ct_member *member;
     bool left;               /* said so; not waited for */
     bool heard;              /* since the start; what it holds is in this log */
+    uint32_t profile_length; /* of the record to be shown; 0: none, or it is stored */
+    uint8_t profile[CT_PROFILE_BYTES_MAX];
     uint32_t refused_round;  /* a refusal of that round is still to be logged; 0: none */
     enum ct_refusal refused; /* its reason */
     struct ct_contribution contributions[2]; /* of round r at r & 1 */

@@ -430,11 +430,15 @@ static enum ct_err open_ports(struct ct_serve *serve) {
     CT_TRY(ct_ports_load(options->dir, &serve->ports));
     uint16_t work = options->listen_port != 0 ? options->listen_port : serve->ports.work;
     uint16_t http = options->http_port != 0 ? options->http_port : serve->ports.http;
-    char ledger[PATH_MAX], blobs[PATH_MAX];
+    char ledger[PATH_MAX], blobs[PATH_MAX], profiles[PATH_MAX];
     CT_TRY(ct_run_path(options->dir, CT_RUN_LEDGER, ledger));
     CT_TRY(ct_run_path(options->dir, CT_RUN_BLOBS, blobs));
-    struct ct_web_options http_options = {
-        .ledger_dir = ledger, .blobs_dir = blobs, .host = options->listen_host, .port = http};
+    CT_TRY(ct_run_path(options->dir, CT_RUN_PROFILES, profiles));
+    struct ct_web_options http_options = {.ledger_dir = ledger,
+                                          .blobs_dir = blobs,
+                                          .profiles_dir = profiles,
+                                          .host = options->listen_host,
+                                          .port = http};
     CT_TRY(ct_web_open(&http_options, &serve->web, &serve->ports.http));
     CT_TRY(ct_link_listen(&serve->loop, options->listen_host, work, serve->run.identity,
                           2 * serve->roster.seat_count + SPARE_LINKS, on_accept, &link_events,
@@ -443,7 +447,7 @@ static enum ct_err open_ports(struct ct_serve *serve) {
 }
 
 static enum ct_err prepare(struct ct_serve *serve) {
-    static const char *const folders[] = {CT_RUN_INCOMING, CT_RUN_EVIDENCE};
+    static const char *const folders[] = {CT_RUN_INCOMING, CT_RUN_EVIDENCE, CT_RUN_PROFILES};
     const struct ct_fold *fold = &serve->run.replay.fold;
     char path[PATH_MAX];
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {

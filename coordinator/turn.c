@@ -1,6 +1,7 @@
 /* The actions of the round: opening it, closing its commits, the merge job, closing it. */
 #include "cache.h"
 #include "incoming.h"
+#include "profiles.h"
 #include "round_seed.h"
 #include "serve.h"
 
@@ -92,12 +93,9 @@ static enum ct_err admit_newcomers(struct ct_serve *serve) {
             continue;
         }
         struct ct_entry entry = {.kind = CT_ENTRY_NODE_ADMITTED};
-        uint8_t salt[32];
-        ct_random(salt, sizeof salt);
         entry.body.node_admitted.node = fold->node_count + 1;
         entry.body.node_admitted.key = seat->key;
-        /* The profile is empty; the salt is forgotten at once. */
-        entry.body.node_admitted.profile = ct_sha256((struct ct_bytes){salt, sizeof salt});
+        CT_TRY(ct_profiles_admit(serve->run.dir, fold, seat, &entry.body.node_admitted.profile));
         CT_TRY(ct_journal_append(&serve->journal, &entry, NULL, NULL));
     }
     return CT_OK;

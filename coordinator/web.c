@@ -33,7 +33,7 @@ struct ct_web {
     ct_web_answer answer;
     void *user;
     size_t body_max;
-    int ledger_fd, blobs_fd;
+    int ledger_fd, blobs_fd, profiles_fd;
     pthread_mutex_t lock; /* page and json */
     char *page, *json;
     uint64_t sent_bytes; /* atomic */
@@ -85,6 +85,17 @@ static enum MHD_Result answer_status(struct ct_web *web, struct MHD_Connection *
     return answer(connection, MHD_HTTP_OK, response);
 }
 
+static int folder_of(const struct ct_web *web, enum ct_web_kind kind) {
+    switch (kind) {
+    case CT_WEB_BLOB:
+        return web->blobs_fd;
+    case CT_WEB_PROFILE:
+        return web->profiles_fd;
+    default:
+        return web->ledger_fd;
+    }
+}
+
 static void add_headers(struct MHD_Response *response, enum ct_web_kind kind, const char *etag) {
     MHD_add_response_header(response, "Accept-Ranges", "bytes");
     if (kind == CT_WEB_NOTE) {
@@ -93,7 +104,8 @@ static void add_headers(struct MHD_Response *response, enum ct_web_kind kind, co
         return;
     }
     MHD_add_response_header(response, "Content-Type", "application/octet-stream");
-    MHD_add_response_header(response, "Cache-Control", CACHE_FOR_EVER);
+    MHD_add_response_header(response, "Cache-Control",
+                            kind == CT_WEB_PROFILE ? "no-store" : CACHE_FOR_EVER);
     if (etag[0] != '\0') {
         MHD_add_response_header(response, "ETag", etag);
     }
@@ -145,8 +157,7 @@ static enum MHD_Result serve_file(struct ct_web *web, struct MHD_Connection *con
         /* The digest names the bytes for ever. */
         snprintf(etag, sizeof etag, "\"%.2s%.62s\"", file, file + 3);
     }
-    int base = kind == CT_WEB_BLOB ? web->blobs_fd : web->ledger_fd;
-    int fd = openat(base, file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(folder_of(web, kind), file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     struct stat status;
     if (fd < 0 || fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
         bool missing = fd >= 0 || errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
@@ -271,6 +282,11 @@ static enum MHD_Result on_request(void *user, struct MHD_Connection *connection,
     case CT_WEB_TILE:
     case CT_WEB_BLOB:
         return serve_file(web, connection, kind, file);
+    case CT_WEB_PROFILE:
+        if (web->profiles_fd < 0) {
+            break;
+        }
+        return serve_file(web, connection, kind, file);
     case CT_WEB_KEPT:
         return answer_kept(web, connection);
     case CT_WEB_NOTHING:
@@ -338,10 +354,13 @@ enum ct_err ct_web_open(const struct ct_web_options *options, struct ct_web **ou
     web->answer = options->answer;
     web->user = options->user;
     web->body_max = options->body_max;
-    web->ledger_fd = web->blobs_fd = -1;
+    web->ledger_fd = web->blobs_fd = web->profiles_fd = -1;
     if (options->answer == NULL) {
         web->ledger_fd = open(options->ledger_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         web->blobs_fd = open(options->blobs_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (options->profiles_dir != NULL) {
+            web->profiles_fd = open(options->profiles_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        }
     }
     enum ct_err err = CT_OK;
     if (options->answer != NULL) {
@@ -368,6 +387,9 @@ void ct_web_close(struct ct_web *web) {
     }
     if (web->blobs_fd >= 0) {
         close(web->blobs_fd);
+    }
+    if (web->profiles_fd >= 0) {
+        close(web->profiles_fd);
     }
     pthread_mutex_destroy(&web->lock);
     free(web->page);

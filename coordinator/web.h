@@ -15,6 +15,7 @@ typedef unsigned (*ct_web_answer)(void *user, const char *method, const char *pa
 
 struct ct_web_options {
     const char *ledger_dir, *blobs_dir; /* NULL with `answer` */
+    const char *profiles_dir;           /* NULL: none are shown */
     ct_web_answer answer;               /* NULL: files are served; else everything goes there */
     void *user;
     size_t body_max;  /* of a request; a longer one is answered with 413 */
@@ -42,6 +43,7 @@ enum ct_web_kind {
     CT_WEB_KEPT, /* which checkpoints are kept */
     CT_WEB_TILE,
     CT_WEB_BLOB,
+    CT_WEB_PROFILE, /* a volunteer's record, which may be deleted */
 };
 #define CT_WEB_FILE_MAX 128u
 /* Takes exactly the paths that there can be; file[CT_WEB_FILE_MAX] receives the relative path, for

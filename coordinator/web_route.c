@@ -87,6 +87,14 @@ static bool is_blob(const char *at, char *file) {
     return true;
 }
 
+static bool is_profile(const char *at, char *file) {
+    if (!take_hex(&at, 64, &file) || *at != '\0') {
+        return false;
+    }
+    *file = '\0';
+    return true;
+}
+
 enum ct_web_kind ct_web_route(const char *path, char *file) {
     file[0] = '\0';
     if (strcmp(path, "/") == 0) {
@@ -116,6 +124,9 @@ enum ct_web_kind ct_web_route(const char *path, char *file) {
     }
     if (strncmp(path, "/blobs/", 7) == 0 && is_blob(path + 7, file)) {
         return CT_WEB_BLOB;
+    }
+    if (strncmp(path, "/profiles/", 10) == 0 && is_profile(path + 10, file)) {
+        return CT_WEB_PROFILE;
     }
     file[0] = '\0';
     return CT_WEB_NOTHING;

@@ -9,6 +9,7 @@
 #include "source.h"
 
 #include <cotrain/fold.h>
+#include <cotrain/volunteer.h>
 
 enum ct_audit_draw {
     CT_DRAW_NONE,
@@ -103,7 +104,8 @@ struct ct_audit_bin {
 
 struct ct_audit_node {
     uint32_t node;
-    struct ct_hash key;
+    struct ct_hash key, profile;
+    struct ct_volunteer volunteer; /* what the node shows of itself; may be empty */
     uint32_t commits, merged, missing, refused, recomputed, mismatches;
     uint32_t admitted_round, last_round;
     struct ct_credit credit;

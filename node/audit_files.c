@@ -293,6 +293,21 @@ static void check_blob(const struct walk *walk, struct file *file) {
     }
 }
 
+/* Those that admissions name were judged already (audit_profiles.c); another may be of a node whose
+ * admission is not published yet. */
+static void check_profile(const struct walk *walk, struct file *file) {
+    const struct ct_audit_report *report = walk->audit->report;
+    struct ct_hash digest;
+    if (ct_hash_parse(file->name + sizeof CT_RUN_PROFILES, &digest) != CT_OK) {
+        find(file, CT_FINDING_BROKEN, -1, "no name of a volunteer's record");
+        return;
+    }
+    file->is_private = true;
+    for (uint32_t i = 0; i < report->node_count && file->is_private; i++) {
+        file->is_private = !ct_hash_equal(&report->nodes[i].profile, &digest);
+    }
+}
+
 /* The newest checkpoint that has enough witnesses: of this history too. */
 static void check_witnessed(const struct walk *walk, struct file *file) {
     const struct ct_audit_log *log = &walk->audit->log;
@@ -324,6 +339,7 @@ static void check_witnessed(const struct walk *walk, struct file *file) {
 static void check_file(void *user, size_t at) {
     static const char tiles[] = CT_RUN_LEDGER "/tile/";
     static const char blobs[] = CT_RUN_BLOBS "/";
+    static const char profiles[] = CT_RUN_PROFILES "/";
     const struct walk *walk = user;
     struct file *file = &walk->files[at];
     if (is_private(file->name)) {
@@ -336,6 +352,8 @@ static void check_file(void *user, size_t at) {
         check_witnessed(walk, file);
     } else if (strncmp(file->name, tiles, sizeof tiles - 1) == 0) {
         check_tile(walk, file);
+    } else if (strncmp(file->name, profiles, sizeof profiles - 1) == 0) {
+        check_profile(walk, file);
     } else if (strncmp(file->name, blobs, sizeof blobs - 1) == 0) {
         check_blob(walk, file);
     } else {

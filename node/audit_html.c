@@ -237,12 +237,23 @@ static void chances(FILE *out, const struct ct_audit_report *report) {
     fputs("</tr></table></div>\n", out);
 }
 
+static void volunteer_cells(FILE *out, const struct ct_volunteer *volunteer) {
+    const char *const shown[] = {volunteer->name, volunteer->region};
+    fputs("</td>", out);
+    for (size_t i = 0; i < 2; i++) {
+        fputs(shown[i][0] != '\0' ? "<td>" : "<td class=\"soft\">", out);
+        escape(out, shown[i][0] != '\0' ? shown[i] : "not shown");
+        fputs("</td>", out);
+    }
+}
+
 static void node_row(FILE *out, const struct ct_audit_report *report,
                      const struct ct_audit_node *node, uint32_t rank) {
     fprintf(out, "<tr><td><i class=\"key s%u\"></i>%u</td><td>",
             rank < CT_PLOT_SERIES ? rank : CT_PLOT_SERIES, node->node);
     hash(out, &node->key, 12);
-    fputs("</td><td class=\"soft\">not published</td><td class=\"n\">", out);
+    volunteer_cells(out, &node->volunteer);
+    fputs("<td class=\"n\">", out);
     number(out, node->credit.tokens);
     fprintf(out, "</td><td class=\"n\">%.1f %%</td><td class=\"n\">",
             report->tokens > 0 ? 100.0 * (double)node->credit.tokens / (double)report->tokens
@@ -259,7 +270,8 @@ static void node_row(FILE *out, const struct ct_audit_report *report,
 
 static void nodes(FILE *out, const struct ct_audit_report *report, const uint32_t *order) {
     fputs("<h2>Who contributed what</h2>\n<div class=\"scroll\"><table><tr><th>node</th>"
-          "<th>key</th><th>region</th><th class=\"n\">tokens</th><th class=\"n\">share</th>"
+          "<th>key</th><th>name</th><th>region</th><th class=\"n\">tokens</th><th "
+          "class=\"n\">share</th>"
           "<th class=\"n\">settled</th><th class=\"n\">merged</th><th class=\"n\">lost</th>"
           "<th class=\"n\">loss</th><th class=\"n\">checked</th><th class=\"n\">wrong</th></tr>\n",
           out);
@@ -269,9 +281,46 @@ static void nodes(FILE *out, const struct ct_audit_report *report, const uint32_
     fputs("</table></div>\n<p><small>Tokens are credit: what was merged into the model, by the "
           "ledger alone. They settle when the author has gone through ten more epochs without a "
           "mismatch. Lost are contributions whose payload did not come or was refused. Checked and "
-          "wrong are contributions that this audit recomputed. A region is told where a node "
-          "publishes a profile; none does in this run.</small></p>\n",
+          "wrong are contributions that this audit recomputed. Name and region are "
+          "what volunteers say of themselves, for as long as they agree to show it.</small></p>\n",
           out);
+}
+
+static bool same_region(const struct ct_audit_report *report, uint32_t a, uint32_t b) {
+    return strcmp(report->nodes[a].volunteer.region, report->nodes[b].volunteer.region) == 0;
+}
+
+/* In the order of the regions' first nodes in `order`, those of most tokens. */
+static void regions(FILE *out, const struct ct_audit_report *report, const uint32_t *order) {
+    fputs("<h2>From where</h2>\n<div class=\"scroll\"><table><tr><th>region</th>"
+          "<th class=\"n\">nodes</th><th class=\"n\">contributions merged</th>"
+          "<th class=\"n\">tokens</th></tr>\n",
+          out);
+    for (uint32_t i = 0; i < report->node_count; i++) {
+        uint64_t merged = 0, tokens = 0;
+        uint32_t count = 0;
+        bool first = true;
+        for (uint32_t j = 0; j < report->node_count; j++) {
+            if (same_region(report, order[i], order[j])) {
+                first &= j >= i;
+                count++;
+                merged += report->nodes[order[j]].merged;
+                tokens += report->nodes[order[j]].credit.tokens;
+            }
+        }
+        if (!first) {
+            continue;
+        }
+        const char *region = report->nodes[order[i]].volunteer.region;
+        fputs(region[0] != '\0' ? "<tr><td>" : "<tr><td class=\"soft\">", out);
+        escape(out, region[0] != '\0' ? region : "not shown");
+        fprintf(out, "</td><td class=\"n\">%u</td><td class=\"n\">", count);
+        number(out, merged);
+        fputs("</td><td class=\"n\">", out);
+        number(out, tokens);
+        fputs("</td></tr>\n", out);
+    }
+    fputs("</table></div>\n", out);
 }
 
 static void checks(FILE *out, const struct ct_audit_report *report) {
@@ -416,6 +465,7 @@ static void page(FILE *out, const struct ct_audit_report *report, const uint32_t
           "nodes.</small></p>\n",
           out);
     nodes(out, report, order);
+    regions(out, report, order);
     chances(out, report);
     checks(out, report);
     fingerprints(out, report);

@@ -86,22 +86,28 @@ static json_t *credit(const struct ct_credit *from) {
                      (json_int_t)from->checks);
 }
 
+static json_t *shown(const char *field) {
+    return field[0] != '\0' ? text(field) : json_null();
+}
+
 static json_t *nodes(const struct ct_audit_report *report) {
     json_t *array = json_array();
     for (uint32_t i = 0; i < report->node_count; i++) {
         const struct ct_audit_node *node = &report->nodes[i];
         json_array_append_new(
             array,
-            json_pack("{s:I, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:o, "
-                      "s:o}",
-                      "node", (json_int_t)node->node, "key", hash(&node->key), "commits",
-                      (json_int_t)node->commits, "merged", (json_int_t)node->merged, "missing",
-                      (json_int_t)node->missing, "refused", (json_int_t)node->refused, "recomputed",
-                      (json_int_t)node->recomputed, "mismatches", (json_int_t)node->mismatches,
-                      "admitted_round", (json_int_t)node->admitted_round, "last_round",
-                      (json_int_t)node->last_round, "first_loss", (double)node->first_loss,
-                      "last_loss", (double)node->last_loss, "payload_bytes",
-                      whole(node->payload_bytes), "credit", credit(&node->credit)));
+            json_pack("{s:I, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, "
+                      "s:o, s:o}",
+                      "node", (json_int_t)node->node, "key", hash(&node->key), "name",
+                      shown(node->volunteer.name), "region", shown(node->volunteer.region),
+                      "commits", (json_int_t)node->commits, "merged", (json_int_t)node->merged,
+                      "missing", (json_int_t)node->missing, "refused", (json_int_t)node->refused,
+                      "recomputed", (json_int_t)node->recomputed, "mismatches",
+                      (json_int_t)node->mismatches, "admitted_round",
+                      (json_int_t)node->admitted_round, "last_round", (json_int_t)node->last_round,
+                      "first_loss", (double)node->first_loss, "last_loss", (double)node->last_loss,
+                      "payload_bytes", whole(node->payload_bytes), "credit",
+                      credit(&node->credit)));
     }
     return array;
 }

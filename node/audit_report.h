@@ -38,14 +38,15 @@
  *   evidence          null, or the path of the file that proves two histories (evidence.h)
  *   narrow            null, or {first, last, node, round} with null for what was not narrowed
  *
- *   nodes[]           {node, key, commits, merged, missing, refused, recomputed, mismatches,
+ *   nodes[]           {node, key, name, region: what the volunteer shows (volunteer.h), else null,
+ *                     commits, merged, missing, refused, recomputed, mismatches,
  *                     admitted_round, last_round, first_loss, last_loss, payload_bytes, credit:
  *                     {tokens, settled, provisional, void, rounds, checks}} (credit.h)
  *
  *   tokens, rounds_planned, spare_blobs, private[], private_count
  *
- * Nothing in it but paths depends on the time or the machine: the same audit of the same tree gives
- * the same bytes. */
+ * Nothing in it but paths and what volunteers show depends on the time or the machine: the same
+ * audit of the same tree gives the same bytes. */
 #ifndef NODE_AUDIT_REPORT_H
 #define NODE_AUDIT_REPORT_H
 

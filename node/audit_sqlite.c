@@ -24,7 +24,8 @@ static const char schema[] =
     "  units_total INTEGER, seed TEXT, mismatches INTEGER, unavailable INTEGER, tokens INTEGER,"
     "  model_sha256 TEXT);"
     "CREATE TABLE nodes(" /* credit.h tells what settled means */
-    "  node INTEGER PRIMARY KEY, key TEXT, admitted_round INTEGER, last_round INTEGER,"
+    "  node INTEGER PRIMARY KEY, key TEXT, name TEXT, region TEXT, admitted_round INTEGER, "
+    "last_round INTEGER,"
     "  commits INTEGER, merged INTEGER, missing INTEGER, refused INTEGER, tokens INTEGER,"
     "  settled INTEGER, provisional INTEGER, void INTEGER, checks INTEGER, recomputed INTEGER,"
     "  mismatches INTEGER);"
@@ -177,19 +178,21 @@ enum ct_err ct_audit_sqlite_open(const char *path, struct ct_audit_sqlite **out,
 
 static enum ct_err add_nodes(struct ct_audit_sqlite *sqlite, const struct ct_audit_report *report) {
     sqlite3_stmt *statement = NULL;
-    enum ct_err err =
-        prepare(sqlite, "INSERT INTO nodes VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", &statement);
+    enum ct_err err = prepare(
+        sqlite, "INSERT INTO nodes VALUES(?,?,nullif(?,''),nullif(?,''),?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        &statement);
     for (uint32_t i = 0; i < report->node_count && err == CT_OK; i++) {
         const struct ct_audit_node *node = &report->nodes[i];
         const struct ct_credit *credit = &node->credit;
         char key[CT_HEX_BYTES];
         ct_hash_hex(&node->key, key);
-        err = insert(sqlite, statement, "isiiiiiiiiiiiii", (int64_t)node->node, key,
-                     (int64_t)node->admitted_round, (int64_t)node->last_round,
-                     (int64_t)node->commits, (int64_t)node->merged, (int64_t)node->missing,
-                     (int64_t)node->refused, (int64_t)credit->tokens, (int64_t)credit->settled,
-                     (int64_t)credit->provisional, (int64_t)credit->void_tokens,
-                     (int64_t)credit->checks, (int64_t)node->recomputed, (int64_t)node->mismatches);
+        err = insert(sqlite, statement, "isssiiiiiiiiiiiii", (int64_t)node->node, key,
+                     node->volunteer.name, node->volunteer.region, (int64_t)node->admitted_round,
+                     (int64_t)node->last_round, (int64_t)node->commits, (int64_t)node->merged,
+                     (int64_t)node->missing, (int64_t)node->refused, (int64_t)credit->tokens,
+                     (int64_t)credit->settled, (int64_t)credit->provisional,
+                     (int64_t)credit->void_tokens, (int64_t)credit->checks,
+                     (int64_t)node->recomputed, (int64_t)node->mismatches);
     }
     sqlite3_finalize(statement);
     return err;

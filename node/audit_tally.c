@@ -28,6 +28,7 @@ enum ct_err ct_audit_tally_node(struct ct_audit_report *report, const struct ct_
     *node = (struct ct_audit_node){
         .node = from->number,
         .key = from->key,
+        .profile = from->profile,
         .admitted_round = from->admitted_round,
         .bins = calloc(CT_AUDIT_BINS, sizeof *node->bins),
     };

@@ -74,13 +74,23 @@ static void print_narrow(FILE *out, const struct ct_audit_narrow *narrow) {
     fprintf(out, ": other signatures, blobs and files were not verified\n");
 }
 
+static void print_volunteer(FILE *out, const struct ct_volunteer *volunteer) {
+    if (!ct_volunteer_is_empty(volunteer)) {
+        fprintf(out, "%s%s%s:  ", volunteer->name,
+                volunteer->name[0] != '\0' && volunteer->region[0] != '\0' ? ", " : "",
+                volunteer->region);
+    }
+}
+
 static void print_nodes(FILE *out, const struct ct_audit_report *report) {
     for (uint32_t i = 0; i < report->node_count && i < 20; i++) {
         const struct ct_audit_node *node = &report->nodes[i];
         char key[CT_HEX_BYTES];
         ct_hash_hex(&node->key, key);
-        fprintf(out, "node %-9u %.16s…  %u merged, %" PRIu64 " tokens (%" PRIu64 " settled)",
-                node->node, key, node->merged, node->credit.tokens, node->credit.settled);
+        fprintf(out, "node %-9u %.16s…  ", node->node, key);
+        print_volunteer(out, &node->volunteer);
+        fprintf(out, "%u merged, %" PRIu64 " tokens (%" PRIu64 " settled)", node->merged,
+                node->credit.tokens, node->credit.settled);
         if (node->missing + node->refused > 0) {
             fprintf(out, ", %u missing, %u refused", node->missing, node->refused);
         }

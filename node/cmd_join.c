@@ -17,7 +17,7 @@
 
 static const char usage[] =
     "usage: cotrain join TICKET [--dir DIR] [--identity FILE] [--threads N] [--yes]\n"
-    "                    [--until-round N] [--json]\n"
+    "                    [--name NAME] [--region REGION] [--until-round N] [--json]\n"
     "\n"
     "Trains with others until the run is finished or you stop it (Ctrl-C takes leave in order; "
     "the\n"
@@ -26,6 +26,8 @@ static const char usage[] =
     "  --dir DIR         where the node keeps its data; default $XDG_STATE_HOME/cotrain/RUNID\n"
     "  --identity FILE   the node's key; default DIR/identity.pem, else the one of 'cotrain key'\n"
     "  --threads N       threads that compute; default all cores\n"
+    "  --name NAME       shown beside this node's number, for as long as it is given; so is\n"
+    "  --region REGION   a coarse region, as 'north sea'\n"
     "  --yes             agree to the conditions without being asked\n"
     "  --until-round N   leave when round N is closed\n"
     "  --json            one JSON object per line instead of text\n"
@@ -42,14 +44,16 @@ static const char conditions[] =
     "  - Public for ever, and not to be deleted: this node's key, which updates it contributed, "
     "when,\n"
     "    and how its training loss was. They stand in the run's open ledger.\n"
-    "  - Not in the ledger: your name, your address, anything else from this computer. The\n"
-    "    coordinator sees your network address while you are connected, as any server does.\n"
+    "  - Not in the ledger: your name, your address, anything else from this computer. Where you\n"
+    "    give --name or --region, the coordinator shows them until you join without them. It\n"
+    "    sees your network address while you are connected, as any server does.\n"
     "  - The model and all records are open to everyone, under the licence of the run.\n"
     "\n";
 
 struct arguments {
     struct ct_site *site;
     const char *ticket, *dir, *identity;
+    struct ct_volunteer volunteer;
     uint32_t threads, until_round;
     bool yes, json;
 };
@@ -66,11 +70,21 @@ static bool parse_number(const char *text, uint32_t *out) {
     return true;
 }
 
+static bool take_text(const struct arguments *arguments, char field[33], const char *what,
+                      const char *text) {
+    const bool good = ct_volunteer_set(field, what, text) == CT_OK;
+    if (!good && arguments->site->rank == 0) {
+        fprintf(stderr, "cotrain join: %s\n", ct_err_detail());
+    }
+    return good;
+}
+
 /* −1: go on; else the exit status. */
 static int parse(int argc, char **argv, struct arguments *out) {
     static const struct option options[] = {
         {"dir", required_argument, NULL, 'd'},     {"identity", required_argument, NULL, 'i'},
         {"threads", required_argument, NULL, 't'}, {"until-round", required_argument, NULL, 'u'},
+        {"name", required_argument, NULL, 'n'},    {"region", required_argument, NULL, 'r'},
         {"yes", no_argument, NULL, 'y'},           {"json", no_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
     };
@@ -90,6 +104,12 @@ static int parse(int argc, char **argv, struct arguments *out) {
             break;
         case 'u':
             good = good && parse_number(optarg, &out->until_round);
+            break;
+        case 'n':
+            good = good && take_text(out, out->volunteer.name, "name", optarg);
+            break;
+        case 'r':
+            good = good && take_text(out, out->volunteer.region, "region", optarg);
             break;
         case 'y':
             out->yes = true;
@@ -197,7 +217,8 @@ static enum ct_err meet(const struct arguments *arguments, const struct ct_key *
 }
 
 static enum ct_err join(const struct arguments *arguments) {
-    struct ct_join_options options = {.site = arguments->site,
+    struct ct_join_options options = {.volunteer = arguments->volunteer,
+                                      .site = arguments->site,
                                       .threads = arguments->threads,
                                       .until_round = arguments->until_round,
                                       .json = arguments->json};

@@ -3,6 +3,7 @@
 #include "contribution.h"
 #include "node.h"
 #include "node_dir.h"
+#include "profile_file.h"
 #include "progress.h"
 #include "train_slot.h"
 
@@ -449,6 +450,20 @@ static void close_all(struct join *join) {
     free(join->chunk);
 }
 
+static enum ct_err load_profile(const struct ct_join_options *options,
+                                struct ct_node_config *config) {
+    struct ct_buf record;
+    ct_buf_init(&record, sizeof config->profile);
+    enum ct_err err = ct_profile_file_open(options->dir, &options->volunteer,
+                                           &options->ticket.run_id, options->key, &record);
+    if (err == CT_OK && record.length > 0) {
+        memcpy(config->profile, record.data, record.length);
+        config->profile_length = (uint32_t)record.length;
+    }
+    ct_buf_deinit(&record);
+    return err;
+}
+
 /* What lies in DIR from earlier. */
 static enum ct_err load(struct join *join, struct ct_node_config *config) {
     char path[CT_NODE_PATH_MAX];
@@ -465,6 +480,7 @@ static enum ct_err load(struct join *join, struct ct_node_config *config) {
     }
     CT_TRY(ct_node_path(options->dir, CT_NODE_LEDGER, path));
     config->checkpoint_length = ct_ledger_copy_checkpoint(path, config->checkpoint);
+    CT_TRY(load_profile(options, config));
     CT_TRY(ct_progress_init(&join->progress, options->dir, &options->ticket.run_id, options->json));
     join->progress.receipts = ct_contribution_receipts(options->dir);
     join->chunk = malloc(CT_UPLOAD_CHUNK_BYTES);

@@ -7,14 +7,16 @@
 
 #include <cotrain/crypto.h>
 #include <cotrain/ticket.h>
+#include <cotrain/volunteer.h>
 
 struct ct_join_options {
     struct ct_ticket ticket;
-    const char *dir;          /* exists and is locked by the caller */
-    const struct ct_key *key; /* the node's identity */
-    struct ct_site *site;     /* this is its rank 0 */
-    uint32_t threads;         /* 0: all */
-    uint32_t until_round;     /* 0: to the end */
+    const char *dir;               /* exists and is locked by the caller */
+    const struct ct_key *key;      /* the node's identity */
+    struct ct_volunteer volunteer; /* shown to all; empty: nothing is */
+    struct ct_site *site;          /* this is its rank 0 */
+    uint32_t threads;              /* 0: all */
+    uint32_t until_round;          /* 0: to the end */
     bool json;
 };
 

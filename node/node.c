@@ -149,6 +149,7 @@ static void say_hello(struct ct_node *node, struct ct_node_actions *out) {
     wire->body.hello.state = ct_node_state(node);
     wire->body.hello.checkpoint =
         (struct ct_bytes){node->config.checkpoint, node->config.checkpoint_length};
+    wire->body.hello.profile = (struct ct_bytes){node->config.profile, node->config.profile_length};
     snprintf(wire->body.hello.software, sizeof wire->body.hello.software, "cotrain");
     node->link = CT_LINK_HELLO;
 }

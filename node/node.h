@@ -67,6 +67,8 @@ struct ct_node_config {
     struct ct_hash held[2];     /* digests of the states on disk; zero: none */
     uint32_t checkpoint_length; /* of the newest accepted checkpoint; 0: none */
     uint8_t checkpoint[CT_HELLO_NOTE_MAX];
+    uint32_t profile_length; /* of the record that the volunteer shows; 0: none */
+    uint8_t profile[CT_PROFILE_BYTES_MAX];
 };
 
 enum ct_node_event_kind {

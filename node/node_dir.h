@@ -14,6 +14,7 @@
 #define CT_NODE_STATE    "state"        /* train_slot.h: m, v, e of the epoch */
 #define CT_NODE_THETA    "theta"        /* the last model this node made itself */
 #define CT_NODE_MODEL    "model"        /* the finished model */
+#define CT_NODE_PROFILE  "profile"      /* profile_file.h; only where the volunteer shows one */
 #define CT_NODE_STATUS   "status.json"
 #define CT_NODE_LOCK     "lock"
 

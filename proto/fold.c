@@ -244,6 +244,7 @@ static enum ct_err admit(struct ct_fold *fold, const struct ct_entry *entry) {
     fold->nodes[fold->node_count] = (struct ct_fold_node){
         .number = admitted->node,
         .key = admitted->key,
+        .profile = admitted->profile,
         .established = true,
         .admitted_round = fold->round,
     };

@@ -9,7 +9,7 @@
 
 /* Whoever adds a field adds it to the walk below, and then here; caches of before are not taken. */
 static_assert(sizeof(struct ct_fold) - offsetof(struct ct_fold, phase) == 416 &&
-                  sizeof(struct ct_fold_node) == 384 && sizeof(struct ct_commit) == 168 &&
+                  sizeof(struct ct_fold_node) == 416 && sizeof(struct ct_commit) == 168 &&
                   sizeof(struct ct_round_opened) == 120 && sizeof(struct ct_round_closed) == 88,
               "a field is missing in the fold's cache");
 
@@ -70,6 +70,7 @@ static void commit(struct walk *walk, struct ct_commit *commit) {
 static void node(struct walk *walk, struct ct_fold_node *node) {
     FIELD(walk, node->number);
     FIELD(walk, node->key);
+    FIELD(walk, node->profile);
     flag(walk, &node->established);
     FIELD(walk, node->admitted_round);
     FIELD(walk, node->epochs);

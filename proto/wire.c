@@ -18,6 +18,7 @@ enum {
     FIELD_COMMIT_ENVELOPE = 1,
     FIELD_UPLOAD_DATA = 3,
     FIELD_HELLO_CHECKPOINT = 7,
+    FIELD_HELLO_PROFILE = 8,
 };
 
 /* What holds of numbers and lengths in both directions; texts are checked where they are read. */
@@ -57,7 +58,8 @@ static enum ct_err check(const struct ct_wire *wire) {
                wire->body.upload.data.length <= CT_UPLOAD_CHUNK_BYTES;
         break;
     case CT_WIRE_HELLO:
-        good = wire->body.hello.checkpoint.length <= CT_HELLO_NOTE_MAX;
+        good = wire->body.hello.checkpoint.length <= CT_HELLO_NOTE_MAX &&
+               wire->body.hello.profile.length <= CT_PROFILE_BYTES_MAX;
         break;
     case CT_WIRE_LEAVE:
     case CT_WIRE_PING:
@@ -151,6 +153,7 @@ static enum ct_err put_hello(const struct ct_wire *wire, struct parts *parts) {
                     "a node's software", parts->texts[0]));
     body->software = parts->texts[0];
     body->checkpoint = ct_field_put_bytes(wire->body.hello.checkpoint);
+    body->profile = ct_field_put_bytes(wire->body.hello.profile);
     parts->wire.hello = body;
     return CT_OK;
 }
@@ -254,9 +257,11 @@ static enum ct_err get_welcome(const Cotrain__Wire__Welcome *body, struct ct_wir
 
 static enum ct_err get_hello(const Cotrain__Wire__Hello *body, struct ct_bytes inner,
                              struct ct_wire *out) {
-    out->body.hello.checkpoint = (struct ct_bytes){NULL, 0};
     if (body->checkpoint.len > 0) {
         out->body.hello.checkpoint = ct_message_span(inner, FIELD_HELLO_CHECKPOINT);
+    }
+    if (body->profile.len > 0) {
+        out->body.hello.profile = ct_message_span(inner, FIELD_HELLO_PROFILE);
     }
     out->body.hello.protocol = body->protocol;
     CT_TRY(ct_field_get_hash(&body->run_id, "a hello's run id", &out->body.hello.run_id));

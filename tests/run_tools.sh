@@ -112,10 +112,12 @@ start_coordinator() {
     [ -n "$ticket" ] || die "no ticket"
 }
 
-# start_node N: sets $started.
+# start_node N [OPTION…]: sets $started.
 start_node() {
-    "$cotrain" join "$ticket" --dir "$work/node-$1" --threads 1 --yes --json \
-        >>"$work/node-$1.log" 2>&1 &
+    node_dir=$work/node-$1
+    shift
+    "$cotrain" join "$ticket" --dir "$node_dir" --threads 1 --yes --json "$@" \
+        >>"$node_dir.log" 2>&1 &
     started=$!
     pids="$pids $started"
 }

@@ -131,13 +131,19 @@ static inline void client_send(struct client *client, const struct ct_wire *wire
     ct_buf_deinit(&frame);
 }
 
-static inline void client_hello(struct client *client, uint8_t instance) {
+static inline void client_hello_with(struct client *client, uint8_t instance,
+                                     struct ct_bytes profile) {
     struct ct_wire hello = {.kind = CT_WIRE_HELLO};
     hello.body.hello.protocol = CT_PROTOCOL_VERSION;
     hello.body.hello.run_id = ticket.run_id;
     memset(hello.body.hello.instance, instance, CT_INSTANCE_BYTES);
     snprintf(hello.body.hello.software, sizeof hello.body.hello.software, "test");
+    hello.body.hello.profile = profile;
     client_send(client, &hello);
+}
+
+static inline void client_hello(struct client *client, uint8_t instance) {
+    client_hello_with(client, instance, (struct ct_bytes){NULL, 0});
 }
 
 static inline void client_join(struct client *client, const struct ct_key *key, uint8_t instance) {

@@ -10,7 +10,7 @@ cotraind=$1/cotraind
 
 make_run 2 4
 start_coordinator
-start_node 1
+start_node 1 --name "Ada L." --region north-sea
 one=$started
 start_node 2
 two=$started
@@ -22,6 +22,13 @@ model=$(jq -r .model_sha256 "$work/audit.json")
 contributions=$(jq -r .contributions "$work/audit.json")
 [ "$(jq -r '.rounds, .replayed_rounds' "$work/audit.json" | tr '\n' ' ')" = "4 4 " ] || die "rounds"
 [ "$(jq -r .recomputed "$work/audit.json")" = "$contributions" ] || die "recomputed"
+
+# What a volunteer shows is told, of the others that they show nothing.
+shows='[.nodes[] | .name, .region] | sort == [null, null, "Ada L.", "north-sea"]'
+jq -e "$shows" "$work/audit.json" >/dev/null || die "name and region"
+"$cotrain" audit "$work/run" --html "$work/page.html" --sqlite "$work/audit.db" | grep -q "Ada L., north-sea" ||
+    die "name and region in the text"
+grep -q "<td>north-sea</td><td class=\"n\">1</td>" "$work/page.html" || die "the region on the page"
 
 # Same bits everywhere. An instruction set that the CPU lacks is left out.
 for isa in scalar avx2 avx512 avx512bf16; do
@@ -105,6 +112,12 @@ until_true "the HTTP side" "$cotrain" audit "$url"
 "$cotrain" audit "$url" --replay --recompute 1 --json >"$work/url.json" 2>"$work/url.log" ||
     die "the audit of $url"
 [ "$(jq -r .model_sha256 "$work/url.json")" = "$model" ] || die "the URL has another model"
+jq -e "$shows" "$work/url.json" >/dev/null || die "name and region by URL"
+
+# A record that was deleted is missing to nobody: the log stays valid.
+rm "$work/run/profiles"/*
+"$cotrain" audit "$url" --json >"$work/url.json" 2>"$work/url.log" || die "the audit without profiles"
+jq -e '[.nodes[] | .name, .region] | all(. == null)' "$work/url.json" >/dev/null || die "a deleted name"
 
 "$cotrain" audit >/dev/null 2>&1
 [ $? = 2 ] || die "usage"

@@ -76,7 +76,7 @@ refuse '<curl/' "libcurl: proto/rt/fetch.c and proto/rt/exchange.c alone" $(exce
 refuse '<sqlite3\.h>' "SQLite: node/audit_sqlite.c alone" $(except 'node/audit_sqlite\.c' | grep -v '^tests/')
 refuse '<openssl/' "OpenSSL: proto/crypto.c and proto/rt/tls.c alone" $(except 'proto/crypto\.c|proto/rt/(tls|link)\.c' | grep -v '^tests/')
 refuse '<protobuf-c|cotrain\.pb-c\.h' "protobuf-c: the files of messages alone" \
-    $(except 'proto/(assignments|commit|entry|envelope|manifest|merge_list|message|wire)\.[ch]' | grep -v '^tests/')
+    $(except 'proto/(assignments|commit|entry|envelope|manifest|merge_list|message|volunteer|wire)\.[ch]' | grep -v '^tests/')
 refuse '<cyaml|<yaml\.h>' "libyaml: the manifest alone" $(except 'proto/manifest[a-z_]*\.c')
 
 # Banned calls.

@@ -62,6 +62,7 @@ static struct ct_wire example(enum ct_wire_kind kind) {
         memset(wire.body.hello.state.bytes, 4, 32);
         SET(wire.body.hello.software, "cotrain 0.1.0");
         wire.body.hello.checkpoint = blob;
+        wire.body.hello.profile = blob;
         break;
     case CT_WIRE_READY:
         wire.body.ready.round = 4;
@@ -142,6 +143,11 @@ static void every_kind_comes_back(void **state) {
                         span->data + span->length <= buf.data + buf.length);
             *span = blob;
         }
+        if (kind == CT_WIRE_HELLO) {
+            assert_int_equal(back.body.hello.profile.length, blob.length);
+            assert_memory_equal(back.body.hello.profile.data, blob.data, blob.length);
+            back.body.hello.profile = blob;
+        }
         assert_memory_equal(&back, &wire, sizeof wire);
         ct_buf_deinit(&buf);
     }
@@ -154,6 +160,7 @@ static void what_is_none_comes_back_as_none(void **state) {
     memset(hello.body.hello.state.bytes, 0, 32);
     memset(hello.body.hello.software, 0, sizeof hello.body.hello.software);
     hello.body.hello.checkpoint = (struct ct_bytes){NULL, 0};
+    hello.body.hello.profile = (struct ct_bytes){NULL, 0};
     struct ct_buf buf;
     encode(&hello, &buf);
     struct ct_wire back;

@@ -32,6 +32,7 @@ enum ct_part {
 struct ct_fold_node {
     uint32_t number; /* from 1; nodes[number − 1] */
     struct ct_hash key;
+    struct ct_hash profile; /* what the admission binds the volunteer's record to (volunteer.h) */
     bool established;
     uint32_t admitted_round;
     uint32_t epochs;       /* started so far; the current one is epochs − 1 */

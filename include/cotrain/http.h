@@ -11,6 +11,8 @@
  *   tile/…               tiles and entry bundles, the paths of tlog-tiles (ledger.h, ct_tile_path)
  *   blobs/ab/cdef…       a blob; the path is that of the store (blob.h): two digits of its
  *                        SHA-256, a slash, the other 62. Payloads of an open round: 404
+ *   profiles/DIGEST      a volunteer's record (volunteer.h), 64 digits; not cached; 404 where none
+ * is shown, and of a mirror
  *
  * A run directory's `ledger` and `blobs` behind any static web server are a mirror; it lacks the
  * list alone. */
@@ -21,5 +23,6 @@
 #define CT_HTTP_WITNESSED  "witnessed"
 #define CT_HTTP_KEPT       "checkpoints"
 #define CT_HTTP_BLOBS      "blobs"
+#define CT_HTTP_PROFILES   "profiles"
 
 #endif

@@ -8,6 +8,7 @@
 #define CT_ORIGIN_BYTES_MAX     128u
 #define CT_CHECKPOINT_BYTES_MAX 8192u /* signed note with up to 16 signatures and room */
 #define CT_HELLO_NOTE_MAX       1024u /* a checkpoint with its log's signature alone */
+#define CT_PROFILE_BYTES_MAX    512u  /* a volunteer's signed record */
 #define CT_PROOF_HASHES_MAX     63u
 
 /* wire, protocol.md section 9 */

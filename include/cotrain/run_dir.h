@@ -6,6 +6,7 @@
 
 #define CT_RUN_LEDGER   "ledger"            /* ledger.h */
 #define CT_RUN_BLOBS    "blobs"             /* blob.h */
+#define CT_RUN_PROFILES "profiles"          /* DIGEST, records of volunteer.h; deleted when asked */
 #define CT_RUN_IDENTITY "keys/identity.pem" /* private: TLS and statements */
 #define CT_RUN_LOG_KEY  "keys/log.pem"      /* private: checkpoints */
 #define CT_RUN_CACHE    "cache"             /* private: the folded state, never evidence */

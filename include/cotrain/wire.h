@@ -70,6 +70,9 @@ struct ct_wire {
             /* The newest checkpoint that it accepted, with the log's signature alone; at most
              * CT_HELLO_NOTE_MAX bytes, empty for none. */
             struct ct_bytes checkpoint;
+            /* The record that the volunteer agrees to show (volunteer.h), at most
+             * CT_PROFILE_BYTES_MAX bytes; empty: none, and what was shown is deleted. */
+            struct ct_bytes profile;
         } hello;
         struct {
             uint32_t round;       /* last closed round it has applied */
