@@ -87,6 +87,7 @@ enum ct_err ct_manifest_encode(const struct ct_manifest *manifest, struct ct_buf
     message.checkpoint_time_ms = manifest->checkpoint_time_ms;
     message.source = text_of(manifest->source);
     message.policy = text_of(manifest->policy);
+    message.retention_rounds = manifest->retention_rounds;
     message.n_rates = manifest->rate_count;
     message.rates = calloc(manifest->rate_count, sizeof message.rates[0]);
     message.n_nodes = manifest->node_count;
@@ -216,6 +217,7 @@ static enum ct_err take_manifest(const Cotrain__Manifest *message, struct ct_man
     out->rate_unit = message->rate_unit;
     out->epoch_rounds = message->epoch_rounds;
     out->snapshot_rounds = message->snapshot_rounds;
+    out->retention_rounds = message->retention_rounds;
     out->quorum_nodes = message->quorum_nodes;
     out->round_time_ms = message->round_time_ms;
     out->upload_time_ms = message->upload_time_ms;

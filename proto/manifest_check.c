@@ -164,6 +164,19 @@ static enum ct_err check_optimizer(const struct ct_manifest *m, struct spot *spo
     return CT_OK;
 }
 
+/* A unit that has ended must stay for others to check it. */
+static enum ct_err check_retention(const struct ct_manifest *m, struct spot *spot) {
+    at(spot, "retention", "rounds");
+    if (m->retention_rounds != 0 && m->retention_rounds < m->epoch_rounds) {
+        return ct_fail(
+            CT_ERR_CONFIG,
+            "%u is less than audit.epoch_rounds, %u: work must stay to be recomputed for "
+            "an epoch at least; or keep all",
+            m->retention_rounds, m->epoch_rounds);
+    }
+    return m->retention_rounds == 0 ? CT_OK : check_number(m->retention_rounds, 1, ROUNDS_MAX);
+}
+
 static enum ct_err check_rounds(const struct ct_manifest *m, struct spot *spot) {
     at(spot, "audit", "epoch_rounds");
     CT_TRY(check_number(m->epoch_rounds, 1, 65536));
@@ -229,8 +242,8 @@ enum ct_err ct_manifest_check(const struct ct_manifest *manifest, const char **o
                       manifest->version);
     }
     static enum ct_err (*const checks[])(const struct ct_manifest *, struct spot *) = {
-        check_words,  check_model, check_steps,     check_optimizer,
-        check_rounds, check_nodes, check_witnesses,
+        check_words,  check_model,     check_steps, check_optimizer,
+        check_rounds, check_retention, check_nodes, check_witnesses,
     };
     for (size_t i = 0; i < sizeof checks / sizeof checks[0] && err == CT_OK; i++) {
         err = checks[i](manifest, &spot);

@@ -169,6 +169,7 @@ static enum ct_err make_manifest(struct ct_run_yaml *yaml, struct ct_manifest *o
     out->adamw = ct_adamw_default();
     out->epoch_rounds = (uint32_t)or_default(plan->epoch_rounds, 16);
     out->snapshot_rounds = (uint32_t)or_default(plan->snapshot_rounds, 64);
+    out->retention_rounds = (uint32_t)plan->retention_rounds;
     out->quorum_nodes = (uint32_t)or_default(plan->quorum_nodes, 2);
     out->round_time_ms = (uint32_t)or_default(plan->round_seconds, 60) * 1000;
     out->upload_time_ms = (uint32_t)or_default(plan->upload_seconds, 60) * 1000;

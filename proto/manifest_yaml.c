@@ -45,6 +45,8 @@
  *   audit:                          # optional, each key too
  *     epoch_rounds: 16
  *     snapshot_rounds: 64
+ *   retention:                      # optional, `retention: all`
+ *     rounds: 64                    # updates: work of the last so many can be recomputed
  *   witnesses:                      # optional
  *     policy: |                     # lines of C2SP tlog-policy (policy.h), without the log
  *       witness w w.example+01234567+BASE64 https://w.example/
@@ -128,6 +130,8 @@ static const struct field fields[] = {
     COUNT("timing", checkpoint_ms, false, 100, 60000),
     COUNT("audit", epoch_rounds, false, 1, 65536),
     COUNT("audit", snapshot_rounds, false, 1, 1000000),
+    {"retention", "rounds", FIELD_COUNT, false, offsetof(struct ct_run_plan, retention_rounds), 0,
+     1, 1000000},
     TEXT("witnesses", "policy", false, policy),
 };
 #define FIELD_COUNT_ALL (sizeof fields / sizeof fields[0])
@@ -357,6 +361,23 @@ static enum ct_err read_section(struct reader *reader, const char *section,
     return CT_OK;
 }
 
+/* `all`, or a section like others. */
+static enum ct_err read_retention(struct reader *reader, const yaml_node_t *key,
+                                  const yaml_node_t *node) {
+    const size_t rounds = find_field("retention", "rounds");
+    const char *text = scalar_text(node);
+    if (text != NULL && is_plain(node) && strcmp(text, "all") == 0) {
+        return CT_OK;
+    }
+    if (node->type == YAML_MAPPING_NODE) {
+        CT_TRY(read_section(reader, "retention", key, node));
+    }
+    return reader->yaml->lines[rounds] != 0
+               ? CT_OK
+               : ct_run_yaml_fail(reader->yaml, line_of(node),
+                                  "retention must be 'all', or hold an indented 'rounds: N'");
+}
+
 static enum ct_err read_root(struct reader *reader) {
     const yaml_node_t *root = yaml_document_get_root_node(&reader->document);
     if (root == NULL || root->type != YAML_MAPPING_NODE) {
@@ -379,7 +400,9 @@ static enum ct_err read_root(struct reader *reader) {
                                     section);
         }
         seen[first] = true;
-        CT_TRY(read_section(reader, section, key_node, node_at(reader, pair->value)));
+        const yaml_node_t *node = node_at(reader, pair->value);
+        CT_TRY(strcmp(section, "retention") == 0 ? read_retention(reader, key_node, node)
+                                                 : read_section(reader, section, key_node, node));
     }
     const struct field *missing = find_missing(reader, NULL);
     if (missing != NULL) {

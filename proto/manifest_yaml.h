@@ -19,7 +19,7 @@ struct ct_run_plan {
     uint64_t warmup_tokens, total_tokens, rate_unit_tokens;
     double rate_peak, rate_floor;
     uint64_t round_seconds, upload_seconds, quorum_nodes, checkpoint_ms;
-    uint64_t epoch_rounds, snapshot_rounds;
+    uint64_t epoch_rounds, snapshot_rounds, retention_rounds;
     char policy[CT_MANIFEST_POLICY_BYTES - 1];
     uint32_t node_count;
     struct ct_hash *nodes; /* owned */

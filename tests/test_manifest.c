@@ -468,6 +468,59 @@ static void witnesses_arrive_as_a_policy(void **state) {
     }
 }
 
+/* What `retention` makes of a run's text; the blob of `all` is that of a text without it. */
+static void retention_is_all_or_rounds(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        uint32_t rounds;
+    } right[] = {{"", 0},
+                 {"retention: all\n", 0},
+                 {"retention:\n  rounds: 8\n", 8},
+                 {"retention: {rounds: 1000000}\n", 1000000}};
+    char text[4096];
+    struct ct_manifest m, back;
+    size_t plain = 0;
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        struct ct_buf blob;
+        snprintf(text, sizeof text, "%s%s", good, right[i].text);
+        if (load_text(text, &m) != CT_OK) {
+            fail_msg("%s", ct_err_detail());
+        }
+        assert_int_equal(m.retention_rounds, right[i].rounds);
+        ct_buf_init(&blob, CT_MANIFEST_BYTES_MAX);
+        assert_int_equal(ct_manifest_encode(&m, &blob), CT_OK);
+        assert_int_equal(ct_manifest_decode(ct_buf_bytes(&blob), &back), CT_OK);
+        assert_int_equal(back.retention_rounds, right[i].rounds);
+        /* The text in it aside, `all` adds nothing, and a number its field: two bytes and it. */
+        const size_t rest = blob.length - strlen(right[i].text);
+        plain = i == 0 ? rest : plain;
+        assert_int_equal(rest, plain + (right[i].rounds == 0 ? 0 : right[i].rounds < 128 ? 3 : 5));
+        ct_buf_deinit(&blob);
+        ct_manifest_deinit(&back);
+        ct_manifest_deinit(&m);
+    }
+    static const struct {
+        const char *text, *words;
+        unsigned line;
+    } wrong[] = {
+        {"retention: some\n", "must be 'all', or hold", 42},
+        {"retention: \"all\"\n", "must be 'all', or hold", 42},
+        {"retention: 8\n", "must be 'all', or hold", 42},
+        {"retention:\n  - rounds\n", "must be 'all', or hold", 43},
+        {"retention: {}\n", "must be 'all', or hold", 42},
+        {"retention:\n  rounds: all\n", "must be a whole number", 43},
+        {"retention:\n  rounds: 0\n", "must be a whole number", 43},
+        {"retention:\n  rounds: 7\n", "less than audit.epoch_rounds, 8", 43},
+        {"retention:\n  round: 9\n", "unknown key 'round'", 43},
+        {"retention: all\nretention: all\n", "there twice", 43},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        snprintf(text, sizeof text, "%s%s", good, wrong[i].text);
+        expect_line(text, wrong[i].line, wrong[i].words, wrong[i].text);
+    }
+}
+
 static void blobs_come_back_as_they_were(void **state) {
     (void)state;
     struct ct_manifest m, back;
@@ -595,6 +648,7 @@ int main(void) {
         cmocka_unit_test(mistakes_are_named_with_their_line),
         cmocka_unit_test(long_texts_are_refused),
         cmocka_unit_test(witnesses_arrive_as_a_policy),
+        cmocka_unit_test(retention_is_all_or_rounds),
         cmocka_unit_test(a_llama_arrives_and_comes_back),
         cmocka_unit_test(wrong_models_are_named_with_their_line),
         cmocka_unit_test(models_have_one_encoding),

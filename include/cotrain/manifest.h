@@ -37,8 +37,11 @@ struct ct_manifest {
 
     uint32_t epoch_rounds;    /* A = 16 */
     uint32_t snapshot_rounds; /* every so many rounds θ is kept as a blob; 64 */
-    uint32_t quorum_nodes;    /* 2; and half of the assigned tokens */
-    uint32_t round_time_ms;   /* the commit phase's length before it may be prolonged */
+    /* Payloads of updates: what was given to the last so many rounds can be recomputed, older ones
+     * may be deleted (retention.h); at least epoch_rounds. 0: all are kept. */
+    uint32_t retention_rounds;
+    uint32_t quorum_nodes;  /* 2; and half of the assigned tokens */
+    uint32_t round_time_ms; /* the commit phase's length before it may be prolonged */
     uint32_t upload_time_ms;
     uint32_t checkpoint_time_ms; /* least time between two published checkpoints; 1000 */
 
