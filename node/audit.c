@@ -155,6 +155,7 @@ static enum ct_err go_on(struct ct_audit *audit) {
         CT_TRY(replay_part(audit));
     }
     CT_TRY(ct_units_end(audit->units, &units, &count, &report->units_total));
+    ct_units_expired(audit->units, &report->expired.units, &report->expired.contributions);
     return audit->options->draw == CT_DRAW_NONE ? CT_OK : ct_recompute_units(audit, units, count);
 }
 
@@ -193,6 +194,14 @@ static enum ct_err check_memory(struct ct_audit *audit) {
     return err;
 }
 
+/* The round whose model the replay begins with: where an earlier one stopped, or, if payloads
+ * behind that have expired, the snapshot that they led to. Those that are looked for may be there
+ * up to any round: then it is tried, and goes on from the next snapshot. */
+static uint32_t first_base(const struct ct_audit *audit) {
+    const uint32_t from = audit->report->from_round, line = audit->report->expired.line;
+    return audit->seeks_expired || from > line ? from : line;
+}
+
 static enum ct_err audit_log(struct ct_audit *audit, struct ct_audit_state *state,
                              struct ct_bytes witnessed) {
     struct ct_audit_report *report = audit->report;
@@ -206,8 +215,9 @@ static enum ct_err audit_log(struct ct_audit *audit, struct ct_audit_state *stat
     CT_TRY(ct_audit_since(audit, state->dir));
     CT_TRY(ct_audit_witnesses(audit, state->dir, witnessed));
     CT_TRY(check_memory(audit));
+    CT_TRY(ct_audit_draw_line(audit));
     const bool replays = audit->options->replay && !ct_audit_is_narrow(&audit->options->narrow);
-    CT_TRY(ct_audit_pass(audit, replays ? report->from_round : CT_REPLAY_NEVER));
+    CT_TRY(ct_audit_pass(audit, replays ? first_base(audit) : CT_REPLAY_NEVER));
     CT_TRY(go_on(audit));
     /* The next audit takes the model from a snapshot, so that is where it goes on. */
     const uint32_t replayed =

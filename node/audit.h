@@ -71,7 +71,7 @@ struct ct_audit_options {
 enum ct_finding_kind {
     CT_FINDING_BROKEN,      /* malformed, unsigned, against the rules, or an unknown file */
     CT_FINDING_MISMATCH,    /* recomputed and different: accuses its author */
-    CT_FINDING_UNAVAILABLE, /* not there, so not verified: accuses nobody */
+    CT_FINDING_UNAVAILABLE, /* not there, so not verified: accuses nobody; never what has expired */
 };
 
 struct ct_finding {
@@ -93,6 +93,7 @@ struct ct_audit_round {
     uint64_t payload_bytes; /* of the merged ones */
     double loss;            /* mean of the merged nodes' statements, by tokens; 0 without any */
     struct ct_hash model;
+    bool replayable; /* nothing that its aggregation follows from has expired and is gone */
 };
 
 /* Rounds in at most CT_AUDIT_BINS groups of equal length, for plots. */
@@ -120,6 +121,22 @@ struct ct_audit_cost {
     double step_seconds; /* measured here; 0 if it was not */
 };
 
+/* What the run's manifest lets expire, and what of it was not to be had (retention.h). */
+struct ct_audit_expired {
+    uint32_t rounds;  /* `retention`; 0: all is kept, and all below is 0 */
+    uint32_t line;    /* payloads of rounds up to this one may be gone */
+    uint64_t updates; /* received payloads that are, and their bytes */
+    uint64_t bytes;
+    uint32_t first_round, last_round; /* of them */
+    uint32_t aggregations;            /* closed rounds whose model cannot be recomputed any more */
+    /* The last round whose model can be had from its snapshot alone, so on the log's word: what
+     * follows can be recomputed from there. 0: all can. */
+    uint32_t trusted_round;
+    /* Units of which not every base can be had any more: they are in no draw, nor in units_total.
+     */
+    uint32_t units, contributions;
+};
+
 struct ct_audit_report {
     uint64_t entries;
     uint32_t rounds;        /* closed */
@@ -131,6 +148,7 @@ struct ct_audit_report {
     uint64_t signatures;  /* verified, entries' and commits' */
     uint64_t mismatches;
     uint64_t unavailable;
+    struct ct_audit_expired expired;
     struct ct_audit_cost cost;
     struct ct_audit_since_report {
         char file[160]; /* "" when none was given */

@@ -208,6 +208,26 @@ static void not_verified(FILE *out, const struct ct_audit_report *report) {
         fprintf(out, "<li>the work of %u units was not recomputed</li>\n",
                 report->units_total - report->units);
     }
+    if (report->expired.updates > 0) {
+        const struct ct_audit_expired *expired = &report->expired;
+        fputs("<li>", out);
+        number(out, expired->updates);
+        fprintf(out,
+                " updates of rounds %u to %u, which have expired as the run's manifest lets them "
+                "(<code>retention: rounds: %u</code>): the aggregations of %u rounds and the work "
+                "of %u units, ",
+                expired->first_round, expired->last_round, expired->rounds, expired->aggregations,
+                expired->units);
+        number(out, expired->contributions);
+        fputs(" contributions, can no longer be recomputed", out);
+        if (expired->trusted_round > 0) {
+            fprintf(out,
+                    "; all that follows can be, on the snapshot of round %u, whose digest is the "
+                    "log's word",
+                    expired->trusted_round);
+        }
+        fputs("</li>\n", out);
+    }
     if (report->private_count > 0) {
         fprintf(out, "<li>%u private files of the operator, which no audit needs</li>\n",
                 report->private_count);
@@ -395,7 +415,11 @@ static void fingerprints(FILE *out, const struct ct_audit_report *report) {
     }
     fputs("</td></tr>\n<tr><th>model</th><td>", out);
     hash(out, &report->model, 64);
-    fputs(report->model_recomputed ? " (recomputed)" : " (as logged)", out);
+    if (report->model_recomputed && report->expired.trusted_round > 0) {
+        fprintf(out, " (recomputed from the snapshot of round %u)", report->expired.trusted_round);
+    } else {
+        fputs(report->model_recomputed ? " (recomputed)" : " (as logged)", out);
+    }
     fputs("</td></tr>\n<tr><th>licences</th><td>model ", out);
     escape(out, report->license);
     fputs(", data ", out);

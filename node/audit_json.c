@@ -171,6 +171,19 @@ static json_t *since(const struct ct_audit_report *report) {
                            report->since.holds);
 }
 
+static json_t *retention(const struct ct_audit_expired *from) {
+    return from->rounds == 0
+               ? json_null()
+               : json_pack("{s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "rounds",
+                           (json_int_t)from->rounds, "expired_round", (json_int_t)from->line,
+                           "updates", whole(from->updates), "bytes", whole(from->bytes),
+                           "first_round", (json_int_t)from->first_round, "last_round",
+                           (json_int_t)from->last_round, "aggregations",
+                           (json_int_t)from->aggregations, "trusted_round",
+                           (json_int_t)from->trusted_round, "units", (json_int_t)from->units,
+                           "contributions", (json_int_t)from->contributions);
+}
+
 static bool add_how(json_t *object, const struct ct_audit_report *report) {
     const struct ct_audit_options *options = report->options;
     const struct ct_audit_cost *cost = &report->cost;
@@ -189,6 +202,7 @@ static bool add_how(json_t *object, const struct ct_audit_report *report) {
            json_object_set_new(object, "continued",
                                json_pack("{s:o, s:I}", "entries", whole(report->from_entry),
                                          "rounds", (json_int_t)report->from_round)) == 0 &&
+           json_object_set_new(object, "retention", retention(&report->expired)) == 0 &&
            json_object_set_new(object, "witnesses", witnesses(report)) == 0 &&
            json_object_set_new(object, "since", since(report)) == 0 &&
            json_object_set_new(object, "evidence",

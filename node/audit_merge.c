@@ -235,6 +235,13 @@ static void print_text(const json_t *whole) {
                100.0 * json_real_value(json_object_get(item, "fraction")),
                100.0 * json_real_value(json_object_get(item, "probability")));
     }
+    const json_t *expired = json_object_get(whole, "retention");
+    if (number(expired, "updates") > 0) {
+        printf("\nexpired        %lld updates up to round %lld: %lld units can no longer be "
+               "recomputed, and are in no draw",
+               (long long)number(expired, "updates"), (long long)number(expired, "last_round"),
+               (long long)number(expired, "units"));
+    }
     printf("\nmismatches     %lld\nunavailable    %lld\n", (long long)number(whole, "mismatches"),
            (long long)number(whole, "unavailable"));
     for (size_t i = 0; i < json_array_size(failures); i++) {

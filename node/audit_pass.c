@@ -13,7 +13,8 @@
 
 /* A payload that an accepted entry of the open round says was received. */
 struct payload {
-    bool wanted; /* to be checked; else only fetched, for the replay */
+    bool wanted;      /* to be checked; else only fetched, for the replay */
+    bool may_be_gone; /* it has expired */
     struct ct_commit commit;
     uint64_t commit_index;
     enum ct_err fetched, judged;
@@ -36,6 +37,8 @@ struct pass {
     struct payload *payloads; /* [nodes of the manifest] */
     struct outcome *outcomes; /* [nodes of the manifest] */
     uint32_t outcome_count;
+    bool base_known; /* the open round's base can be had, from what has not expired */
+    bool merges;     /* so can the payloads that the round merged */
 };
 
 bool ct_audit_is_narrow(const struct ct_audit_narrow *narrow) {
@@ -140,7 +143,12 @@ static void check_payload(void *user, size_t at) {
     const struct ct_fold *fold = &pass->replay.fold;
     struct ct_buf bytes;
     payload->judged = CT_OK;
-    if (!payload->wanted && ct_source_directory(pass->audit->source) != NULL) {
+    if (payload->may_be_gone && !pass->audit->seeks_expired) {
+        payload->fetched = CT_ERR_NOT_FOUND;
+        return;
+    }
+    if (!payload->wanted && !payload->may_be_gone &&
+        ct_source_directory(pass->audit->source) != NULL) {
         payload->fetched = CT_OK;
         return;
     }
@@ -164,8 +172,15 @@ static void drop_payloads(struct pass *pass) {
     pass->payload_count = 0;
 }
 
+static bool is_gone(const struct payload *payload) {
+    return payload->may_be_gone &&
+           (payload->fetched == CT_ERR_NOT_FOUND || payload->fetched == CT_ERR_NETWORK);
+}
+
 static enum ct_err flush_payloads(struct pass *pass) {
     struct ct_audit *audit = pass->audit;
+    const struct ct_fold *fold = &pass->replay.fold;
+    pass->merges = true;
     ct_pool_run(audit->pool, pass->payload_count, check_payload, pass);
     for (uint32_t i = 0; i < pass->payload_count; i++) {
         const struct payload *payload = &pass->payloads[i];
@@ -173,6 +188,12 @@ static enum ct_err flush_payloads(struct pass *pass) {
         char file[160];
         if (err == CT_ERR_MEMORY || (payload->fetched != CT_OK && err == CT_ERR_TOO_LARGE)) {
             return ct_fail(err, "%s", payload->reason);
+        }
+        if (is_gone(payload)) {
+            ct_audit_note_gone(audit, fold->round, &payload->commit.update);
+            pass->merges =
+                pass->merges && fold->nodes[payload->commit.author - 1].part != CT_PART_RECEIVED;
+            continue;
         }
         /* What is missing or damaged in a directory is found among its files. */
         if (err == CT_OK || !payload->wanted ||
@@ -199,14 +220,17 @@ static enum ct_err receive(struct pass *pass, uint64_t commit_index, bool wanted
                    : NULL;
     }
     CT_ASSERT(node != NULL);
+    const bool may_be_gone = fold->round <= pass->audit->report->expired.line;
     if (pass->audit->whole_directory) {
-        CT_TRY(ct_ref_sort_add(pass->audit->named, &node->commit.update, commit_index));
+        CT_TRY(
+            ct_ref_sort_add(pass->audit->named, &node->commit.update, commit_index, may_be_gone));
     }
     wanted = wanted && commit_index >= pass->audit->verified;
-    if (wanted || pass->replay.theta_valid) {
+    if (wanted || may_be_gone || pass->replay.theta_valid) {
         CT_ASSERT(pass->payload_count < fold->manifest.node_count);
         struct payload *payload = &pass->payloads[pass->payload_count++];
         payload->wanted = wanted;
+        payload->may_be_gone = may_be_gone;
         payload->commit = node->commit;
         payload->commit_index = commit_index;
     }
@@ -215,7 +239,7 @@ static enum ct_err receive(struct pass *pass, uint64_t commit_index, bool wanted
 
 static enum ct_err name_dataset(struct ct_audit *audit, const struct ct_blob_ref *ref) {
     struct ct_buf bytes;
-    CT_TRY(ct_ref_sort_add(audit->named, ref, 0));
+    CT_TRY(ct_ref_sort_add(audit->named, ref, 0, false));
     if (ct_source_blob(audit->source, ref, CT_DATASET_BYTES_MAX, &bytes) != CT_OK) {
         return CT_OK; /* found with all blobs that are named */
     }
@@ -229,7 +253,7 @@ static enum ct_err name_dataset(struct ct_audit *audit, const struct ct_blob_ref
         return CT_OK;
     }
     for (uint32_t i = 0; err == CT_OK && i < dataset.shard_count; i++) {
-        err = ct_ref_sort_add(audit->named, &dataset.shards[i].ref, 0);
+        err = ct_ref_sort_add(audit->named, &dataset.shards[i].ref, 0, false);
     }
     ct_dataset_deinit(&dataset);
     return err;
@@ -238,7 +262,7 @@ static enum ct_err name_dataset(struct ct_audit *audit, const struct ct_blob_ref
 /* Blobs that the fold has read itself need no second look but among a directory's files. */
 static enum ct_err name_read(struct ct_audit *audit, const struct ct_blob_ref *ref,
                              uint64_t index) {
-    return audit->whole_directory ? ct_ref_sort_add(audit->named, ref, index) : CT_OK;
+    return audit->whole_directory ? ct_ref_sort_add(audit->named, ref, index, false) : CT_OK;
 }
 
 static enum ct_err open_run(struct pass *pass) {
@@ -300,6 +324,8 @@ static enum ct_err close_round(struct pass *pass, const struct ct_entry *entry, 
         }
     }
     round.loss = round.tokens > 0 ? round.loss / (double)round.tokens : 0.0;
+    round.replayable = pass->base_known && pass->merges;
+    ct_audit_note_base(audit, fold, pass->merges, &pass->base_known);
     audit->report->rounds++;
     ct_audit_tally_round(audit->report, &round);
     if (watch != NULL && watch->round != NULL) {
@@ -310,7 +336,7 @@ static enum ct_err close_round(struct pass *pass, const struct ct_entry *entry, 
                                          fold->layout.parameters * sizeof(float)};
     if (fold->round_closed.has_snapshot &&
         (audit->whole_directory || (wanted && index >= audit->verified))) {
-        return ct_ref_sort_add(audit->named, &snapshot, index);
+        return ct_ref_sort_add(audit->named, &snapshot, index, false);
     }
     return CT_OK;
 }
@@ -336,7 +362,7 @@ static enum ct_err collect(struct pass *pass, const struct ct_entry *entry, uint
         for (uint32_t i = 0; i < fold->node_count; i++) {
             const struct ct_fold_node *node = &fold->nodes[i];
             if (node->part == CT_PART_COMMITTED && node->commit_index == index) {
-                return ct_units_commit(audit->units, fold, node, wanted);
+                return ct_units_commit(audit->units, fold, node, wanted, pass->base_known);
             }
         }
         return CT_OK;
@@ -369,10 +395,14 @@ static void find_entry(struct pass *pass, uint64_t index, struct ct_bytes bytes,
                   (int64_t)index, file, "%s; the entries from here on cannot be judged", reason);
 }
 
-void ct_audit_find_model(struct ct_audit *audit, uint64_t index, enum ct_err err) {
+void ct_audit_find_model(struct ct_audit *audit, uint64_t index, uint32_t round, enum ct_err err) {
     const bool accused = err == CT_ERR_DIGEST;
     const bool broken = err == CT_ERR_FORMAT || err == CT_ERR_RULE;
     char file[160];
+    if ((err == CT_ERR_NOT_FOUND || err == CT_ERR_NETWORK) &&
+        round <= audit->report->expired.line) {
+        return;
+    }
     ct_audit_log_file(&audit->log, index, file);
     ct_audit_find(audit->report,
                   accused  ? CT_FINDING_MISMATCH
@@ -418,7 +448,7 @@ static enum ct_err take_entry(struct pass *pass, uint32_t at, bool *out_more) {
         return CT_OK;
     }
     if (applied != CT_OK && valid) {
-        ct_audit_find_model(audit, index, applied);
+        ct_audit_find_model(audit, index, replay->fold.round, applied);
     }
     CT_ASSERT(known);
     audit->end = index + 1;
@@ -470,6 +500,7 @@ enum ct_err ct_audit_pass(struct ct_audit *audit, uint32_t from_round) {
         return ct_fail(CT_ERR_MEMORY, "no memory for an audit");
     }
     pass->audit = audit;
+    pass->base_known = true;
     ct_buf_init(&pass->bundle.bytes, CT_BUNDLE_BYTES_MAX);
     ct_replay_init(&pass->replay, from_round);
     const enum ct_err err = fold_entries(pass);
@@ -507,7 +538,7 @@ enum ct_err ct_audit_replay(struct ct_audit *audit, uint32_t from_round, uint32_
             break;
         }
         if (applied != CT_OK && (valid || replay.fold.round >= first_round)) {
-            ct_audit_find_model(audit, index, applied);
+            ct_audit_find_model(audit, index, replay.fold.round, applied);
         }
         if (replay.merged_rounds > merged && replay.fold.round >= first_round) {
             audit->report->replayed_rounds++;

@@ -22,6 +22,9 @@ struct ct_audit {
     struct ct_units *units;
     uint32_t snapshot_rounds; /* of the manifest; 0 before the pass */
     uint64_t verified;        /* entries below were verified by an earlier audit */
+    /* Payloads that may be gone are looked for all the same: in a directory, and where one more
+     * place of blobs was given. Else they count as gone. */
+    bool seeks_expired;
 };
 
 bool ct_audit_is_narrow(const struct ct_audit_narrow *narrow);
@@ -45,8 +48,18 @@ CT_MUST_CHECK enum ct_err ct_audit_replay(struct ct_audit *audit, uint32_t from_
 enum ct_err ct_audit_blob(void *user, const struct ct_blob_ref *ref, uint64_t maximum,
                           struct ct_buf *out);
 /* An entry holds by the fold's rules, and θ does not follow: a mismatch if it was recomputed,
- * broken if a payload can be no update, unavailable if something is not there. */
-void ct_audit_find_model(struct ct_audit *audit, uint64_t index, enum ct_err err);
+ * broken if a payload can be no update, unavailable if something is not there, and nothing at all
+ * if that has expired. */
+void ct_audit_find_model(struct ct_audit *audit, uint64_t index, uint32_t round, enum ct_err err);
+
+/* Finds out which payloads may be gone, before the pass: report->expired.rounds and line. */
+CT_MUST_CHECK enum ct_err ct_audit_draw_line(struct ct_audit *audit);
+/* Takes note of a received payload that has expired and is not to be had. */
+void ct_audit_note_gone(struct ct_audit *audit, uint32_t round, const struct ct_blob_ref *update);
+/* A round has closed; `merges` unless payloads that it merged are gone. *base_known tells whether
+ * the model that it started from can be had, true before the first; then the next round's. */
+void ct_audit_note_base(struct ct_audit *audit, const struct ct_fold *fold, bool merges,
+                        bool *base_known);
 
 /* Accounts for every file below the run directory: verified, known and private, or a finding; and
  * for every blob that entries name. */

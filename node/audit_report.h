@@ -15,7 +15,7 @@
  *   recomputed        contributions that were recomputed, `units` the units (node, epoch) that they
  *                     belong to, units_total the units that could have been drawn
  *   mismatches        recomputed and different: each accuses an author (or the coordinator)
- *   unavailable       not there, so not verified: accuses nobody
+ *   unavailable       not there, though the run must keep it, so not verified: accuses nobody
  *   model_sha256      after the last closed round; model_recomputed tells whether it was replayed
  *
  *   failures[]        {entry | null, file, reason, kind: broken | mismatch | unavailable},
@@ -29,6 +29,14 @@
  *                     up, K of U; n drawn: 1 − C(U − K, n) / C(U, n)
  *
  *   cost              {steps, payload_bytes, replay_rounds} of recomputing
+ *   retention         null where the run keeps all updates, or what it lets expire {rounds,
+ *                     expired_round: updates of rounds up to it may be gone; updates, bytes,
+ *                     first_round, last_round: of those that are, 0 if none is} and what can no
+ *                     longer be recomputed for that {aggregations: rounds whose model follows from
+ *                     nothing that is there; units, contributions: work without its base, in no
+ *                     draw and not in units_total; trusted_round: the last round whose model is its
+ *                     snapshot on the log's word, 0 if none; all that follows can be recomputed}.
+ *                     What has expired is in no failures[]
  *   continued         {entries, rounds}: verified by an earlier audit and not again
  *   witnesses         null where neither the run nor the auditor asks for any, or {quorum, size,
  *                     root, names[], not_witnessed}: the newest tree that the quorum has cosigned,

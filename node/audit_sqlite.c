@@ -22,16 +22,22 @@ static const char schema[] =
     "  tree_size INTEGER, tree_root TEXT, entries INTEGER, signatures INTEGER, rounds INTEGER,"
     "  contributions INTEGER, replayed_rounds INTEGER, recomputed INTEGER, units INTEGER,"
     "  units_total INTEGER, seed TEXT, mismatches INTEGER, unavailable INTEGER, tokens INTEGER,"
-    "  model_sha256 TEXT);"
+    "  model_sha256 TEXT,"
+    /* as audit_report.h has `retention`; retention_rounds is NULL where all is kept */
+    "  retention_rounds INTEGER, expired_round INTEGER, expired_updates INTEGER,"
+    "  expired_aggregations INTEGER, expired_units INTEGER, expired_contributions INTEGER,"
+    "  trusted_round INTEGER);"
     "CREATE TABLE nodes(" /* credit.h tells what settled means */
     "  node INTEGER PRIMARY KEY, key TEXT, name TEXT, region TEXT, admitted_round INTEGER, "
     "last_round INTEGER,"
     "  commits INTEGER, merged INTEGER, missing INTEGER, refused INTEGER, tokens INTEGER,"
     "  settled INTEGER, provisional INTEGER, void INTEGER, checks INTEGER, recomputed INTEGER,"
     "  mismatches INTEGER);"
-    "CREATE TABLE rounds(" /* closed ones; loss is weighted by tokens, NULL without any */
+    /* closed ones; loss is weighted by tokens, NULL without any; replayable is 0 where what the
+     * model follows from has expired */
+    "CREATE TABLE rounds("
     "  round INTEGER PRIMARY KEY, entry INTEGER, time_ms INTEGER, commits INTEGER, merged INTEGER,"
-    "  tokens INTEGER, payload_bytes INTEGER, loss REAL, model_sha256 TEXT);"
+    "  tokens INTEGER, payload_bytes INTEGER, loss REAL, model_sha256 TEXT, replayable INTEGER);"
     "CREATE TABLE contributions(" /* commits of closed rounds */
     "  entry INTEGER PRIMARY KEY, round INTEGER, node INTEGER, epoch INTEGER, steps INTEGER,"
     "  skipped_steps INTEGER, loss REAL, update_sha256 TEXT, update_bytes INTEGER,"
@@ -114,10 +120,10 @@ static enum ct_err add_round(void *user, const struct ct_audit_round *round) {
     struct ct_audit_sqlite *sqlite = user;
     char model[CT_HEX_BYTES];
     ct_hash_hex(&round->model, model);
-    return insert(sqlite, sqlite->round, round->merged > 0 ? "iiiiiiids" : "iiiiiiiss",
+    return insert(sqlite, sqlite->round, round->merged > 0 ? "iiiiiiidsi" : "iiiiiiissi",
                   (int64_t)round->round, (int64_t)round->entry, round->time_ms,
                   (int64_t)round->commits, (int64_t)round->merged, (int64_t)round->tokens,
-                  (int64_t)round->payload_bytes, round->loss, model);
+                  (int64_t)round->payload_bytes, round->loss, model, (int64_t)round->replayable);
 }
 
 static enum ct_err add_check(void *user, uint64_t entry, uint32_t node, uint32_t round,
@@ -156,7 +162,7 @@ enum ct_err ct_audit_sqlite_open(const char *path, struct ct_audit_sqlite **out,
                       &sqlite->contribution);
     }
     if (err == CT_OK) {
-        err = prepare(sqlite, "INSERT INTO rounds VALUES(?,?,?,?,?,?,?,?,?)", &sqlite->round);
+        err = prepare(sqlite, "INSERT INTO rounds VALUES(?,?,?,?,?,?,?,?,?,?)", &sqlite->round);
     }
     if (err == CT_OK) {
         err = prepare(sqlite, "INSERT OR REPLACE INTO checks VALUES(?,?,?,?,?)", &sqlite->check);
@@ -223,15 +229,21 @@ static enum ct_err add_audit(struct ct_audit_sqlite *sqlite, const struct ct_aud
     ct_hash_hex(&report->tree_root, root);
     ct_hash_hex(&report->model, model);
     snprintf(seed, sizeof seed, "%" PRIu64, report->options->seed);
-    CT_TRY(prepare(sqlite, "INSERT INTO audit VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    const struct ct_audit_expired *expired = &report->expired;
+    CT_TRY(prepare(sqlite,
+                   "INSERT INTO audit VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,"
+                   "nullif(?,0),?,?,?,?,?,?)",
                    &statement));
     const enum ct_err err = insert(
-        sqlite, statement, "sissssisiiiiiiiisiiis", CT_AUDIT_SCHEMA,
+        sqlite, statement, "sissssisiiiiiiiisiiisiiiiiii", CT_AUDIT_SCHEMA,
         (int64_t)(report->finding_count == 0), report->name, run_id, report->origin, log_key,
         (int64_t)report->tree_size, root, (int64_t)report->entries, (int64_t)report->signatures,
         (int64_t)report->rounds, (int64_t)report->contributions, (int64_t)report->replayed_rounds,
         (int64_t)report->recomputed, (int64_t)report->units, (int64_t)report->units_total, seed,
-        (int64_t)report->mismatches, (int64_t)report->unavailable, (int64_t)report->tokens, model);
+        (int64_t)report->mismatches, (int64_t)report->unavailable, (int64_t)report->tokens, model,
+        (int64_t)expired->rounds, (int64_t)expired->line, (int64_t)expired->updates,
+        (int64_t)expired->aggregations, (int64_t)expired->units, (int64_t)expired->contributions,
+        (int64_t)expired->trusted_round);
     sqlite3_finalize(statement);
     return err;
 }

@@ -60,6 +60,32 @@ static void print_chance(FILE *out, const struct ct_audit_report *report) {
     fputs(ct_audit_is_narrow(&report->options->narrow) ? ", of those looked at\n" : "\n", out);
 }
 
+/* What the run's retention has cost: exactly what cannot be recomputed any more. */
+static void print_expired(FILE *out, const struct ct_audit_expired *expired) {
+    fprintf(out, "retention      rounds: %u", expired->rounds);
+    if (expired->line == 0) {
+        fprintf(out, "; no update has expired yet\n");
+        return;
+    }
+    fprintf(out, "; updates of rounds up to %u have expired: ", expired->line);
+    if (expired->updates == 0) {
+        fprintf(out, "all are still there\n");
+        return;
+    }
+    fprintf(out, "%" PRIu64 " (%.1f MB), of rounds %u to %u, are gone\n", expired->updates,
+            1e-6 * (double)expired->bytes, expired->first_round, expired->last_round);
+    fprintf(out,
+            "gone with them the aggregations of %u rounds and the work of %u units (%u "
+            "contributions): nobody can\n               recompute these from what is here\n",
+            expired->aggregations, expired->units, expired->contributions);
+    if (expired->trusted_round > 0) {
+        fprintf(out,
+                "               all that follows can be, on the snapshot of round %u, whose digest "
+                "is the log's word\n",
+                expired->trusted_round);
+    }
+}
+
 static void print_narrow(FILE *out, const struct ct_audit_narrow *narrow) {
     fprintf(out, "looked at      only");
     if (narrow->has_range) {
@@ -181,8 +207,16 @@ void ct_audit_text(FILE *out, const struct ct_audit_report *report) {
         print_draw(out, report);
     }
     ct_hash_hex(&report->model, hex);
-    fprintf(out, "\nmodel          sha256 %s%s\n", hex,
-            report->model_recomputed ? " (recomputed)" : " (as logged)");
+    fprintf(out, "\nmodel          sha256 %s", hex);
+    if (report->model_recomputed && report->expired.trusted_round > 0) {
+        fprintf(out, " (recomputed from the snapshot of round %u)\n",
+                report->expired.trusted_round);
+    } else {
+        fputs(report->model_recomputed ? " (recomputed)\n" : " (as logged)\n", out);
+    }
+    if (report->expired.rounds > 0) {
+        print_expired(out, &report->expired);
+    }
     print_nodes(out, report);
     if (options->draw != CT_DRAW_NONE && report->units_total > 0) {
         print_chance(out, report);

@@ -9,6 +9,7 @@
 /* A node's unit that more commits may come to. */
 struct open_unit {
     bool open, wanted;
+    bool expired; /* one of its bases cannot be had */
     struct ct_unit unit;
 };
 
@@ -19,6 +20,7 @@ struct ct_units {
     uint32_t node_count;
     struct open_unit *nodes; /* by node number − 1 */
     uint32_t total;          /* units that could be chosen */
+    uint32_t expired, expired_commits;
     uint32_t count, capacity;
     struct ct_unit *chosen; /* with CT_DRAW_SOME a heap, the largest number on top */
 };
@@ -109,6 +111,11 @@ static enum ct_err finish(struct ct_units *units, struct open_unit *open) {
         return CT_OK;
     }
     open->open = false;
+    if (open->expired) {
+        units->expired += open->wanted;
+        units->expired_commits += open->wanted ? open->unit.commits : 0;
+        return CT_OK;
+    }
     units->total += open->wanted;
     return open->wanted && units->draw != CT_DRAW_NONE ? choose(units, &open->unit) : CT_OK;
 }
@@ -120,7 +127,7 @@ static uint64_t number_of(const struct ct_units *units, uint32_t node, uint32_t 
 }
 
 enum ct_err ct_units_commit(struct ct_units *units, const struct ct_fold *fold,
-                            const struct ct_fold_node *node, bool wanted) {
+                            const struct ct_fold_node *node, bool wanted, bool base_known) {
     const struct ct_assignment *assignment = ct_assignments_find(&fold->assignments, node->number);
     CT_ASSERT(assignment != NULL);
     if (node->number > units->node_count) {
@@ -148,6 +155,7 @@ enum ct_err ct_units_commit(struct ct_units *units, const struct ct_fold *fold,
     open->unit.steps += assignment->steps;
     open->unit.payload_bytes += node->commit.update.length;
     open->wanted = open->wanted || wanted;
+    open->expired = open->expired || !base_known;
     return CT_OK;
 }
 
@@ -191,4 +199,9 @@ enum ct_err ct_units_end(struct ct_units *units, const struct ct_unit **out, uin
     *out_count = units->count;
     *out_total = units->total;
     return CT_OK;
+}
+
+void ct_units_expired(const struct ct_units *units, uint32_t *out_units, uint32_t *out_commits) {
+    *out_units = units->expired;
+    *out_commits = units->expired_commits;
 }

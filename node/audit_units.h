@@ -24,11 +24,15 @@ CT_MUST_CHECK enum ct_err ct_units_open(const struct ct_audit_options *options,
 void ct_units_close(struct ct_units *units);
 
 /* Takes note of a commit that the fold has just accepted; `wanted` when it is part of what is
- * looked at: a unit counts when one of its commits is. */
+ * looked at: a unit counts when one of its commits is. A unit can be recomputed when every one of
+ * its commits has a `base_known`, since it follows from those alone; others cannot be chosen. */
 CT_MUST_CHECK enum ct_err ct_units_commit(struct ct_units *units, const struct ct_fold *fold,
-                                          const struct ct_fold_node *node, bool wanted);
+                                          const struct ct_fold_node *node, bool wanted,
+                                          bool base_known);
 /* No more commits: the chosen ones ascending by first round, then node; valid until closed. */
 CT_MUST_CHECK enum ct_err ct_units_end(struct ct_units *units, const struct ct_unit **out,
                                        uint32_t *out_count, uint32_t *out_total);
+/* After the end: units that cannot be recomputed any more, and their commits. */
+void ct_units_expired(const struct ct_units *units, uint32_t *out_units, uint32_t *out_commits);
 
 #endif

@@ -60,7 +60,9 @@ static const char usage[] =
     "  --sqlite FILE      also write a database: nodes, rounds, contributions, checks, findings;\n"
     "                     the README has its tables and queries\n"
     "\n"
-    "`mismatch` accuses an author; `unavailable` accuses nobody.\n"
+    "`mismatch` accuses an author; `unavailable` accuses nobody. Updates that have expired by the\n"
+    "run's own manifest (`retention`) are neither: what cannot be recomputed for that is told,\n"
+    "and is in no draw. They are looked for in a directory, and with --blobs.\n"
     "Exit status: 0 everything that was asked for holds, 1 something does not, 2 wrong usage.\n";
 
 struct options {

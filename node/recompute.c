@@ -185,7 +185,7 @@ static enum ct_err step_walk(struct walk *walk, bool *out_more) {
     *out_more = replay->fold.entries == index + 1;
     if (applied != CT_OK && *out_more && valid && !audit->options->replay &&
         replay->fold.round > walk->reported_round) {
-        ct_audit_find_model(audit, index, applied);
+        ct_audit_find_model(audit, index, replay->fold.round, applied);
         walk->reported_round = replay->fold.round;
     }
     return CT_OK;

@@ -32,7 +32,10 @@ static int compare(const void *left, const void *right) {
     const struct ct_named_ref *a = left;
     const struct ct_named_ref *b = right;
     const int order = memcmp(&a->ref.sha256, &b->ref.sha256, sizeof a->ref.sha256);
-    return order != 0 ? order : (a->entry > b->entry) - (a->entry < b->entry);
+    if (order != 0 || a->may_be_gone != b->may_be_gone) {
+        return order != 0 ? order : a->may_be_gone - b->may_be_gone;
+    }
+    return (a->entry > b->entry) - (a->entry < b->entry);
 }
 
 enum ct_err ct_ref_sort_open(struct ct_ref_sort **out) {
@@ -85,8 +88,8 @@ static enum ct_err spill(struct ct_ref_sort *sort) {
     return CT_OK;
 }
 
-enum ct_err ct_ref_sort_add(struct ct_ref_sort *sort, const struct ct_blob_ref *ref,
-                            uint64_t entry) {
+enum ct_err ct_ref_sort_add(struct ct_ref_sort *sort, const struct ct_blob_ref *ref, uint64_t entry,
+                            bool may_be_gone) {
     if (sort->count == PART_REFS) {
         CT_TRY(spill(sort));
     }
@@ -95,6 +98,7 @@ enum ct_err ct_ref_sort_add(struct ct_ref_sort *sort, const struct ct_blob_ref *
     memset(item, 0, sizeof *item);
     item->ref = *ref;
     item->entry = entry;
+    item->may_be_gone = may_be_gone;
     return CT_OK;
 }
 

@@ -7,10 +7,11 @@
 #include <cotrain/err.h>
 #include <cotrain/types.h>
 
-/* Something that names a blob; ordered by digest, then entry. */
+/* Something that names a blob; ordered by digest, those that must be there first, then entry. */
 struct ct_named_ref {
     struct ct_blob_ref ref;
     uint64_t entry;
+    bool may_be_gone; /* nothing is wrong if it is not there */
 };
 
 struct ct_ref_sort;
@@ -22,8 +23,8 @@ void ct_ref_sort_close(struct ct_ref_sort *sort);
 
 /* Adds one; none after the first ct_ref_sort_next. CT_ERR_IO when the file cannot be written. */
 CT_MUST_CHECK enum ct_err ct_ref_sort_add(struct ct_ref_sort *sort, const struct ct_blob_ref *ref,
-                                          uint64_t entry);
-/* The next in order; of equal digests the lowest entry alone. CT_ERR_NOT_FOUND at the end. */
+                                          uint64_t entry, bool may_be_gone);
+/* The next in order; of equal digests the first alone. CT_ERR_NOT_FOUND at the end. */
 CT_MUST_CHECK enum ct_err ct_ref_sort_next(struct ct_ref_sort *sort, struct ct_named_ref *out);
 
 #endif

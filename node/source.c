@@ -135,6 +135,10 @@ const char *ct_source_directory(const struct ct_source *source) {
     return source->directory;
 }
 
+bool ct_source_has_blobs(const struct ct_source *source) {
+    return source->has_blobs_store || source->more.base_count > 0;
+}
+
 /* Half of what is free, unless the auditor said another number. */
 static void set_budget(struct ct_source *source) {
     struct statvfs info;

@@ -29,6 +29,9 @@ void ct_source_close(struct ct_source *source);
 /* The run directory, or NULL for a URL. */
 const char *ct_source_directory(const struct ct_source *source);
 
+/* Whether one more place of blobs was given. */
+bool ct_source_has_blobs(const struct ct_source *source);
+
 /* Keeps what is fetched below `dir`/blobs, where it stays, and looks for it there first. Before the
  * first blob is asked for; without it a temporary directory is made, and removed at the end. */
 CT_MUST_CHECK enum ct_err ct_source_keep(struct ct_source *source, const char *dir);

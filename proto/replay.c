@@ -100,6 +100,12 @@ static enum ct_err check_shares(const struct ct_fold *fold, const struct ct_merg
                            (unsigned long long)(fold->entries - 1), fold->round);
 }
 
+/* The round that just closed has one, which the replay may take. */
+static bool has_snapshot(const struct ct_replay *replay) {
+    return replay->from_round != CT_REPLAY_NEVER && replay->fold.round >= replay->from_round &&
+           replay->fold.snapshot_round == replay->fold.round;
+}
+
 static enum ct_err close_round(struct ct_replay *replay, struct ct_bytes entry, bool verify,
                                ct_blob_source blobs, void *blobs_user) {
     struct ct_fold *fold = &replay->fold;
@@ -120,6 +126,9 @@ static enum ct_err close_round(struct ct_replay *replay, struct ct_bytes entry, 
         goto out;
     }
     if (moves && merge_err != CT_OK) {
+        if (merge_err == CT_ERR_NOT_FOUND && has_snapshot(replay)) {
+            (void)!ct_replay_load_snapshot(replay, blobs, blobs_user);
+        }
         err = ct_fail(merge_err, "entry %llu: round %u cannot be replayed: %s",
                       (unsigned long long)(fold->entries - 1), fold->round, merge_detail);
         goto out;
@@ -140,8 +149,7 @@ static enum ct_err close_round(struct ct_replay *replay, struct ct_bytes entry, 
         replay->theta_valid = true;
         replay->theta_round = fold->round;
         replay->merged_rounds++;
-    } else if (replay->from_round != CT_REPLAY_NEVER && fold->round >= replay->from_round &&
-               fold->snapshot_round == fold->round) {
+    } else if (has_snapshot(replay)) {
         err = ct_replay_load_snapshot(replay, blobs, blobs_user);
     }
 out:

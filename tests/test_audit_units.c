@@ -8,9 +8,10 @@
 
 struct drawing {
     struct ct_audit_options options;
-    uint32_t only_node; /* 0: all */
+    uint32_t only_node;             /* 0: all */
+    uint32_t lost_first, lost_last; /* rounds whose base cannot be had any more */
     struct ct_units *units;
-    uint32_t count, total;
+    uint32_t count, total, expired, expired_commits;
     struct ct_unit chosen[UNITS_MAX];
 };
 
@@ -32,8 +33,10 @@ static void feed(struct drawing *drawings, uint32_t count) {
             maker_do_commit(maker, i);
             for (uint32_t k = 0; k < count; k++) {
                 const bool wanted = drawings[k].only_node == 0 || i == drawings[k].only_node;
+                const bool base_known =
+                    round < drawings[k].lost_first || round > drawings[k].lost_last;
                 assert_int_equal(ct_units_commit(drawings[k].units, &maker->fold,
-                                                 &maker->fold.nodes[i - 1], wanted),
+                                                 &maker->fold.nodes[i - 1], wanted, base_known),
                                  CT_OK);
             }
         }
@@ -57,6 +60,7 @@ static void draw(struct drawing *drawings, uint32_t count) {
         const struct ct_unit *chosen = NULL;
         assert_int_equal(ct_units_end(drawing->units, &chosen, &drawing->count, &drawing->total),
                          CT_OK);
+        ct_units_expired(drawing->units, &drawing->expired, &drawing->expired_commits);
         assert_true(drawing->count <= UNITS_MAX);
         for (uint32_t i = 0; i < drawing->count; i++) {
             drawing->chosen[i] = chosen[i];
@@ -95,6 +99,41 @@ static void all_units_have_all_commits(void **state) {
     for (uint32_t i = 0; i < of_node->count; i++) {
         assert_int_equal(of_node->chosen[i].node, 2);
     }
+}
+
+/* A unit is drawn iff all of its bases can be had; what is not is counted. */
+static void units_without_a_base_are_in_no_draw(void **state) {
+    (void)state;
+    struct drawing drawings[4] = {
+        {.options.draw = CT_DRAW_ALL},
+        {.options.draw = CT_DRAW_ALL, .lost_first = 1, .lost_last = 10},
+        {.options.draw = CT_DRAW_ALL, .lost_first = 8, .lost_last = 8, .only_node = 3},
+        {.options.draw = CT_DRAW_NONE, .lost_first = 1, .lost_last = ROUNDS},
+    };
+    draw(drawings, 4);
+    const struct drawing *all = &drawings[0];
+    for (uint32_t k = 1; k < 4; k++) {
+        const struct drawing *left = &drawings[k];
+        uint32_t units = 0, commits = 0, at = 0;
+        for (uint32_t i = 0; i < all->count; i++) {
+            const struct ct_unit *unit = &all->chosen[i];
+            if (left->only_node != 0 && unit->node != left->only_node) {
+                continue;
+            }
+            if (unit->last_round >= left->lost_first && unit->first_round <= left->lost_last) {
+                units++;
+                commits += unit->commits;
+            } else {
+                assert_true(at < left->count && same(&left->chosen[at++], unit));
+            }
+        }
+        assert_int_equal(at, left->count);
+        assert_int_equal(left->total, left->count);
+        assert_true(units > 0);
+        assert_int_equal(left->expired, units);
+        assert_int_equal(left->expired_commits, commits);
+    }
+    assert_int_equal(all->expired + all->expired_commits, 0);
 }
 
 /* N drawn are the N lowest numbers: the reference counts among all. */
@@ -180,6 +219,7 @@ static void chance_is_hypergeometric(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_units_have_all_commits),
+        cmocka_unit_test(units_without_a_base_are_in_no_draw),
         cmocka_unit_test(a_draw_is_of_the_lowest_numbers),
         cmocka_unit_test(shares_are_apart_and_together_all),
         cmocka_unit_test(chance_is_hypergeometric),

@@ -14,7 +14,8 @@ static int compare(const void *left, const void *right) {
     const struct ct_named_ref *a = left;
     const struct ct_named_ref *b = right;
     const int order = memcmp(&a->ref.sha256, &b->ref.sha256, 32);
-    return order != 0 ? order : (a->entry > b->entry) - (a->entry < b->entry);
+    const int gone = order != 0 ? order : a->may_be_gone - b->may_be_gone;
+    return gone != 0 ? gone : (a->entry > b->entry) - (a->entry < b->entry);
 }
 
 static uint64_t next(uint64_t *state) {
@@ -34,7 +35,9 @@ static void check(size_t count, uint64_t kinds) {
         memcpy(all[i].ref.sha256.bytes, &word, sizeof word);
         all[i].ref.length = kind;
         all[i].entry = next(&state) % 1000;
-        assert_int_equal(ct_ref_sort_add(sort, &all[i].ref, all[i].entry), CT_OK);
+        all[i].may_be_gone = next(&state) % 2 == 0;
+        assert_int_equal(ct_ref_sort_add(sort, &all[i].ref, all[i].entry, all[i].may_be_gone),
+                         CT_OK);
     }
     qsort(all, count, sizeof *all, compare);
     for (size_t i = 0; i < count; i++) {
@@ -46,6 +49,7 @@ static void check(size_t count, uint64_t kinds) {
         assert_memory_equal(&found.ref.sha256, &all[i].ref.sha256, 32);
         assert_int_equal(found.ref.length, all[i].ref.length);
         assert_int_equal(found.entry, all[i].entry);
+        assert_int_equal(found.may_be_gone, all[i].may_be_gone);
     }
     struct ct_named_ref none;
     assert_int_equal(ct_ref_sort_next(sort, &none), CT_ERR_NOT_FOUND);

@@ -23,11 +23,12 @@ void ct_replay_deinit(struct ct_replay *replay);
 
 /* Applies the next entry as ct_fold_apply does, and moves θ at round_closed. Errors of the fold
  * leave it as it was; at a round_closed theta is not valid afterwards. If the entry holds by the
- * fold's rules but θ does not follow, the entry is applied, theta_valid is false from then on, and
- * the result is
+ * fold's rules but θ does not follow, the entry is applied, theta_valid is false until the next
+ * snapshot, and the result is
  *
  * - CT_ERR_DIGEST: the recomputed model, merge list or θ₀ is not what the log says;
- * - CT_ERR_NOT_FOUND (or another error of the source): a payload or snapshot is not there. */
+ * - CT_ERR_NOT_FOUND (or another error of the source): a payload or snapshot is not there. Of a
+ *   payload that is not there, the round's own snapshot, if it has one, takes the place. */
 CT_MUST_CHECK enum ct_err ct_replay_apply(struct ct_replay *replay, struct ct_bytes entry,
                                           bool verify, ct_blob_source blobs, void *blobs_user);
 
