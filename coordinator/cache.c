@@ -13,8 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MODEL "" /* DIR/cache/0 */
-#define FOLD  "fold-"
+#define MODEL  "" /* DIR/cache/0 */
+#define FOLD   "fold-"
+#define EXPIRY "expiry-"
 
 /* A fold's file: head ‖ ct_fold_save's bytes ‖ SHA-256 of all before it. */
 static const char fold_magic[8] = "ctfold1";
@@ -24,6 +25,12 @@ struct fold_head {
     struct ct_hash root;
 };
 static_assert(sizeof(struct fold_head) == 48, "the head has no padding");
+
+struct expiry_mark {
+    char magic[8];
+    uint64_t next;
+};
+static const char expiry_magic[8] = "ctexp1";
 #define FOLD_BYTES_MAX ((size_t)64 << 20)
 
 static enum ct_err slot_path(const char *dir, const char *kind, uint32_t slot, const char *suffix,
@@ -157,4 +164,20 @@ bool ct_cache_load_fold(const char *dir, struct ct_ledger *ledger, uint64_t *out
     }
     ct_buf_deinit(&bytes);
     return *out_size > 0;
+}
+
+void ct_cache_save_expiry(const char *dir, uint64_t next) {
+    struct expiry_mark mark = {.next = next};
+    memcpy(mark.magic, expiry_magic, sizeof mark.magic);
+    save(dir, EXPIRY, 0, (struct ct_bytes){(const uint8_t *)&mark, sizeof mark});
+}
+
+uint64_t ct_cache_load_expiry(const char *dir) {
+    struct expiry_mark mark;
+    char path[PATH_MAX];
+    return slot_path(dir, EXPIRY, 0, "", path) == CT_OK &&
+                   read_slot(path, (uint8_t *)&mark, sizeof mark) &&
+                   memcmp(mark.magic, expiry_magic, sizeof expiry_magic) == 0
+               ? mark.next
+               : 0;
 }

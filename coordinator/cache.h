@@ -26,4 +26,9 @@ void ct_cache_save_fold(const char *dir, uint32_t round, uint64_t size, const st
 bool ct_cache_load_fold(const char *dir, struct ct_ledger *ledger, uint64_t *out_size,
                         struct ct_buf *out);
 
+/* Up to which entry expired payloads were removed (expiry.h); 0 when it is not known, so that all
+ * is gone through again. */
+void ct_cache_save_expiry(const char *dir, uint64_t next);
+uint64_t ct_cache_load_expiry(const char *dir);
+
 #endif

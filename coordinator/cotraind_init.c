@@ -188,7 +188,13 @@ static void print_result(const struct opening *opening) {
     struct ct_hash log_key = ct_key_public(opening->log_key);
     ct_hash_hex(&opening->run_id, id);
     ct_vkey_format(opening->origin, &log_key, vkey);
-    printf("run           %s\norigin        %s\nverifier key  %s\n\n", id, opening->origin, vkey);
+    printf("run           %s\norigin        %s\nverifier key  %s\n", id, opening->origin, vkey);
+    const struct ct_manifest *manifest = &opening->manifest;
+    if (manifest->retention_rounds > 0) {
+        printf("updates       kept for %u rounds or more, then removed for good (retention)\n",
+               manifest->retention_rounds + manifest->epoch_rounds - 1);
+    }
+    puts("");
     printf("Next: cotraind serve %s\nKeep %s/keys to yourself and in a safe copy.\n", opening->dir,
            opening->dir);
 }

@@ -4,6 +4,7 @@
 #include "witness_status.h"
 
 #include <cotrain/command.h>
+#include <cotrain/retention.h>
 
 #include <getopt.h>
 #include <jansson.h>
@@ -18,6 +19,7 @@ static const char usage[] =
     "tokens, settled when ten more of its epochs have passed: include/cotrain/credit.h); and\n"
     "whether a cotraind is serving it now. A running one tells more on its HTTP port: "
     "/status.json.\n"
+    "Where the run lets updates expire, up to which round they have.\n"
     "Where the run names witnesses: what each says, the largest tree that it has cosigned, and "
     "how\n"
     "many entries are behind that; from the running cotraind, or else from the ledger's files.\n"
@@ -40,6 +42,12 @@ static void print_live(const struct ct_run *run) {
     }
 }
 
+/* Payloads of updates up to this round need not be kept any more. */
+static uint32_t expired_round(const struct ct_fold *fold) {
+    const bool open = fold->phase == CT_PHASE_COMMIT || fold->phase == CT_PHASE_UPLOAD;
+    return ct_retention_expired(&fold->manifest, open ? fold->round - 1 : fold->round);
+}
+
 static void print_words(const struct ct_fold *fold, bool served) {
     char hex[CT_HEX_BYTES];
     ct_hash_hex(&fold->run_id, hex);
@@ -48,6 +56,14 @@ static void print_words(const struct ct_fold *fold, bool served) {
            served ? "yes" : "no: cotraind serve goes on with it",
            (unsigned long long)fold->entries);
     printf("tokens   %llu merged\n", (unsigned long long)fold->tokens);
+    if (fold->manifest.retention_rounds > 0) {
+        const uint32_t expired = expired_round(fold);
+        printf("updates  kept for %u rounds; %s", fold->manifest.retention_rounds,
+               expired > 0 ? "expired up to round " : "none has expired yet\n");
+        if (expired > 0) {
+            printf("%u\n", expired);
+        }
+    }
     if (fold->model_known) {
         ct_hash_hex(&fold->model, hex);
         printf("model    %s\n", hex);
@@ -102,12 +118,17 @@ static enum ct_err print_json(const struct ct_fold *fold, bool served, json_t *w
     if (fold->model_known) {
         ct_hash_hex(&fold->model, model);
     }
-    json_t *root = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:s, s:O, s:o}", "run", run,
-                             "name", fold->manifest.name, "phase", phase_name(fold->phase), "round",
-                             (json_int_t)fold->round, "rounds", (json_int_t)fold->manifest.rounds,
-                             "served", served ? 1 : 0, "entries", (json_int_t)fold->entries,
-                             "tokens", (json_int_t)fold->tokens, "model_sha256", model, "witnesses",
-                             witnesses, "nodes", nodes_json(fold));
+    json_t *retention =
+        fold->manifest.retention_rounds == 0
+            ? json_null()
+            : json_pack("{s:I, s:I}", "rounds", (json_int_t)fold->manifest.retention_rounds,
+                        "expired_round", (json_int_t)expired_round(fold));
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:I, s:s, s:o, s:O, s:o}", "run", run, "name",
+        fold->manifest.name, "phase", phase_name(fold->phase), "round", (json_int_t)fold->round,
+        "rounds", (json_int_t)fold->manifest.rounds, "served", served ? 1 : 0, "entries",
+        (json_int_t)fold->entries, "tokens", (json_int_t)fold->tokens, "model_sha256", model,
+        "retention", retention, "witnesses", witnesses, "nodes", nodes_json(fold));
     char *text = root == NULL ? NULL : json_dumps(root, 0);
     json_decref(root);
     if (text == NULL) {

@@ -5,6 +5,7 @@
 #include <cotrain/assert.h>
 #include <cotrain/log.h>
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,32 @@ static void save_fold(struct ct_journal *journal) {
     }
 }
 
+/* Failing costs room alone: it is tried again when the next round has closed. */
+static void expire(struct ct_journal *journal) {
+    struct ct_run *run = journal->run;
+    struct ct_expiry *expiry = &journal->expiry;
+    const struct ct_manifest *manifest = &run->replay.fold.manifest;
+    if (!journal->expires) {
+        return;
+    }
+    const uint64_t before = expiry->next;
+    const enum ct_err err =
+        ct_expiry_advance(expiry, manifest, journal->closed_now, run->ledger, &run->blobs);
+    journal->expires = err == CT_OK && ct_expiry_is_due(expiry, manifest, journal->closed_now);
+    if (err != CT_OK) {
+        ct_log(CT_LOG_WARN, "journal", "updates that have expired are still there: %s",
+               ct_err_detail());
+    } else if (!journal->expires && expiry->next > before) {
+        ct_log(CT_LOG_INFO, "journal",
+               "updates of rounds up to %u have expired: %" PRIu64 " removed since the start, "
+               "%.1f MB",
+               expiry->round, expiry->removed, 1e-6 * (double)expiry->removed_bytes);
+    }
+    if (expiry->next > before) {
+        ct_cache_save_expiry(run->dir, expiry->next);
+    }
+}
+
 static void run_job(uv_work_t *job) {
     struct ct_journal *journal = job->data;
     if (journal->cosigned_now.length > 0 &&
@@ -71,6 +98,7 @@ static void run_job(uv_work_t *job) {
              journal->err == CT_OK ? "" : ct_err_detail());
     if (journal->err == CT_OK) {
         save_fold(journal);
+        expire(journal);
     }
 }
 
@@ -85,8 +113,8 @@ static void on_job_done(uv_work_t *job, int status) {
         journal->keep |= journal->full && journal->keep_now;
     }
     journal->failed = journal->err != CT_OK && !journal->full;
-    if (!journal->failed &&
-        (journal->full || journal->queued > 0 || journal->cosigned.length > 0)) {
+    if (!journal->failed && (journal->full || journal->queued > 0 || journal->cosigned.length > 0 ||
+                             journal->expires)) {
         schedule(journal);
     }
     journal->done(journal->user, journal->failed ? journal->err : err, journal->detail);
@@ -106,6 +134,8 @@ static void publish(struct ct_journal *journal) {
     journal->queued = 0;
     journal->keep_now = journal->keep;
     journal->keep = false;
+    journal->expires = journal->expires || journal->closed_now != journal->closed;
+    journal->closed_now = journal->closed;
     if (appended > 0) {
         journal->last_ms = uv_now(journal->loop);
     }
@@ -151,6 +181,13 @@ enum ct_err ct_journal_init(struct ct_journal *journal, uv_loop_t *loop, struct 
     take_checkpoint(journal);
     if (journal->err != CT_OK) {
         return journal->err;
+    }
+    const struct ct_fold *fold = &run->replay.fold;
+    const bool open = fold->phase == CT_PHASE_COMMIT || fold->phase == CT_PHASE_UPLOAD;
+    journal->closed = journal->closed_now = open ? fold->round - 1 : fold->round;
+    journal->expiry.next = ct_cache_load_expiry(run->dir);
+    for (journal->expires = true; journal->expires;) {
+        expire(journal);
     }
     uv_timer_init(loop, &journal->timer);
     journal->timer.data = journal;
@@ -226,6 +263,7 @@ void ct_journal_keep(struct ct_journal *journal) {
     const struct ct_fold *fold = &journal->run->replay.fold;
     struct ct_folded *folded = &journal->folded;
     journal->keep = true;
+    journal->closed = fold->round;
     ct_buf_clear(&folded->bytes);
     folded->round = fold->round;
     folded->size = ct_fold_save(fold, &folded->bytes) == CT_OK ? fold->entries : 0;

@@ -7,6 +7,7 @@
 #ifndef COORDINATOR_JOURNAL_H
 #define COORDINATOR_JOURNAL_H
 
+#include "expiry.h"
 #include "run.h"
 
 #include <uv.h>
@@ -29,6 +30,11 @@ struct ct_journal {
     struct ct_buf cosigned; /* a note that the next job puts in the plain one's place; or empty */
     bool witnessed, witnessed_now;
     struct ct_buf cosigned_now; /* the running job's */
+    /* The last closed round, and the running job's: once its closing is published, what has expired
+     * by it is removed, a part in each job. */
+    uint32_t closed, closed_now;
+    bool expires; /* there may be more to remove */
+    struct ct_expiry expiry;
     /* Of the last closed round, for the cache: over how many entries, and the job's own copy. */
     struct ct_folded {
         uint32_t round;
@@ -41,7 +47,8 @@ struct ct_journal {
     void *user;
 };
 
-/* Entries that the ledger holds without a checkpoint are published at once. `run` must outlive it.
+/* Entries that the ledger holds without a checkpoint are published, and expired payloads that are
+ * still there removed, at once. `run` must outlive it.
  */
 CT_MUST_CHECK enum ct_err
 ct_journal_init(struct ct_journal *journal, uv_loop_t *loop, struct ct_run *run,
@@ -55,7 +62,8 @@ void ct_journal_deinit(struct ct_journal *journal);
  * publication) may be NULL. CT_ERR_RULE and others of the fold: nothing was changed. */
 CT_MUST_CHECK enum ct_err ct_journal_append(struct ct_journal *journal, struct ct_entry *entry,
                                             uint64_t *out_index, struct ct_bytes *out_bytes);
-/* The next publication's checkpoint is kept for ever, and the fold as it is now becomes a cache. */
+/* A round has closed: the next publication's checkpoint is kept for ever, the fold as it is now
+ * becomes a cache, and payloads that have expired by it are removed from the store. */
 void ct_journal_keep(struct ct_journal *journal);
 /* Has a cosigned form of a published checkpoint published (ct_ledger_cosign), soon; a later call
  * may take an earlier one's place. What goes wrong with it is logged and hurts nothing else. */

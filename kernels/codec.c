@@ -244,6 +244,15 @@ void ct_update_encode(const struct ct_chunks *chunks, const struct ct_update_hea
 
 /* Decoding. */
 
+static bool begins_an_update(const uint8_t *data) {
+    return memcmp(data, magic, sizeof magic) == 0 && get32(data + 4) == UPDATE_VERSION;
+}
+
+bool ct_update_is_for(struct ct_bytes payload, const struct ct_hash *assignment) {
+    return payload.length >= CT_UPDATE_HEADER_BYTES && begins_an_update(payload.data) &&
+           memcmp(payload.data + 8, assignment->bytes, sizeof assignment->bytes) == 0;
+}
+
 static enum ct_err decode_header(const struct ct_chunks *chunks, struct ct_bytes payload,
                                  struct ct_update_header *out) {
     const size_t least = CT_UPDATE_HEADER_BYTES + 2 * (size_t)chunks->count;
@@ -252,7 +261,7 @@ static enum ct_err decode_header(const struct ct_chunks *chunks, struct ct_bytes
                        payload.length, least, ct_update_bytes_max(chunks));
     }
     const uint8_t *data = payload.data;
-    if (memcmp(data, magic, sizeof magic) != 0 || get32(data + 4) != UPDATE_VERSION) {
+    if (!begins_an_update(data)) {
         return ct_fail(CT_ERR_FORMAT, "update does not begin with CTUP version 1");
     }
     memcpy(out->assignment.bytes, data + 8, sizeof out->assignment.bytes);

@@ -80,6 +80,8 @@ struct ct_update {
 CT_MUST_CHECK enum ct_err ct_update_decode(const struct ct_chunks *chunks, struct ct_bytes payload,
                                            struct ct_update *out);
 void ct_update_deinit(struct ct_update *update);
+/* Whether bytes begin as an update made for these assignments; no more than the header is read. */
+bool ct_update_is_for(struct ct_bytes payload, const struct ct_hash *assignment);
 
 /* Scale codes: (1024 + (c & 1023)) · 2^((c >> 10) − 51); 0 is zero; 1–1023 are refused. */
 bool ct_scale_valid(uint16_t code);
