@@ -18,7 +18,8 @@
 #include <time.h>
 
 static const char usage[] =
-    "usage: cotraind mirror URL DIR [--once] [--listen HOST:PORT] [--run RUNID] [--json]\n"
+    "usage: cotraind mirror URL DIR [--once] [--listen HOST:PORT] [--run RUNID]\n"
+    "                       [--keep-expired] [--json]\n"
     "\n"
     "Keeps in DIR a full copy of the run that a coordinator or another mirror serves at URL:\n"
     "ledger, checkpoints and every blob that entries name, each verified. It follows the run\n"
@@ -36,6 +37,10 @@ static const char usage[] =
     "  --run RUNID         the run that is meant, as its ticket ends; without it the first "
     "contact\n"
     "                      decides, and the run's id is printed for you to compare\n"
+    "  --keep-expired      an archive: updates that the run lets expire (its `retention`) are "
+    "kept,\n"
+    "                      and taken where they are still to be had; else they are removed here "
+    "too\n"
     "  --json              one JSON object per line instead of text\n";
 
 #define POLL_MS     1000
@@ -82,8 +87,8 @@ static char *state_json(const struct ct_mirror *mirror, const char *url) {
     ct_hash_hex(&mirror->run_id, id);
     json_t *root =
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "event", "mirror", "of", url,
-                  "run", id, "name", mirror->named.name, "origin", mirror->opened.origin, "entries",
-                  (json_int_t)ct_ledger_published(mirror->ledger), "rounds",
+                  "run", id, "name", mirror->named.manifest.name, "origin", mirror->opened.origin,
+                  "entries", (json_int_t)ct_ledger_published(mirror->ledger), "rounds",
                   (json_int_t)mirror->named.round, "lacking", (json_int_t)mirror->named.lacking,
                   "fetched_bytes", (json_int_t)ct_fetch_received(mirror->fetch));
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
@@ -170,6 +175,7 @@ static enum ct_err follow(struct ct_mirror *mirror, const struct options *option
     int64_t wait_ms = POLL_MS;
     int64_t again_ms = now_ms() + AGAIN_MS;
     uint64_t shown = UINT64_MAX;
+    bool looked_again = false;
     char told[400] = "";
     for (;;) {
         enum ct_err err = ct_mirror_advance(mirror);
@@ -179,6 +185,11 @@ static enum ct_err follow(struct ct_mirror *mirror, const struct options *option
         }
         if (err == CT_ERR_STATE && is_asked_to_end(NULL)) {
             return CT_OK;
+        }
+        if (err == CT_OK && options->once && mirror->named.lacking > 0 && !looked_again) {
+            /* More may have expired while it was copied: then nothing lacks. */
+            looked_again = true;
+            continue;
         }
         if (shown != ct_ledger_published(mirror->ledger) || (err == CT_OK && options->once)) {
             shown = ct_ledger_published(mirror->ledger);
@@ -227,9 +238,13 @@ static enum ct_err run(const struct options *options) {
 
 int ct_cmd_mirror(int argc, char **argv) {
     static const struct option long_options[] = {
-        {"once", no_argument, NULL, 'o'},      {"listen", required_argument, NULL, 'l'},
-        {"run", required_argument, NULL, 'r'}, {"json", no_argument, NULL, 'j'},
-        {"help", no_argument, NULL, 'h'},      {NULL, 0, NULL, 0},
+        {"once", no_argument, NULL, 'o'},
+        {"listen", required_argument, NULL, 'l'},
+        {"run", required_argument, NULL, 'r'},
+        {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},
+        {"keep-expired", no_argument, NULL, 'k'},
+        {NULL, 0, NULL, 0},
     };
     struct options options = {.mirror.fetch.cancelled = is_asked_to_end};
     int option;
@@ -249,6 +264,9 @@ int ct_cmd_mirror(int argc, char **argv) {
                 return fail_usage("--run takes the 64 hexadecimal digits of a run's id");
             }
             options.mirror.run_id = &options.run_id;
+            break;
+        case 'k':
+            options.mirror.keep_expired = true;
             break;
         case 'j':
             options.json = true;

@@ -5,6 +5,7 @@
 #include <cotrain/assert.h>
 #include <cotrain/fork.h>
 #include <cotrain/log.h>
+#include <cotrain/retention.h>
 #include <cotrain/tile_source.h>
 
 #include <inttypes.h>
@@ -131,13 +132,15 @@ static enum ct_err open_parts(struct ct_mirror *mirror, const struct ct_mirror_o
     CT_TRY(ct_fetch_open(bases, 1, &options->fetch, &mirror->fetch));
     CT_TRY(ct_run_path(mirror->dir, CT_RUN_LEDGER, path));
     CT_TRY(identify(mirror, path, options->run_id));
-    return ct_ledger_open_copy(path, mirror->opened.origin, &mirror->opened.log_key,
-                               &mirror->ledger);
+    CT_TRY(
+        ct_ledger_open_copy(path, mirror->opened.origin, &mirror->opened.log_key, &mirror->ledger));
+    return ct_mirror_find_closed(mirror);
 }
 
 enum ct_err ct_mirror_open(const struct ct_mirror_options *options, struct ct_mirror *out) {
     memset(out, 0, sizeof *out);
     out->lock_fd = -1;
+    out->keep_expired = options->keep_expired;
     if (snprintf(out->dir, sizeof out->dir, "%s", options->dir) >= (int)sizeof out->dir) {
         return ct_fail(CT_ERR_CONFIG, "the path %.100s... is too long", options->dir);
     }
@@ -151,6 +154,7 @@ enum ct_err ct_mirror_open(const struct ct_mirror_options *options, struct ct_mi
 void ct_mirror_close(struct ct_mirror *mirror) {
     ct_ledger_close(mirror->ledger);
     ct_fetch_close(mirror->fetch);
+    ct_mirror_forget_run(&mirror->named);
     if (mirror->lock_fd >= 0) {
         close(mirror->lock_fd);
     }
@@ -389,21 +393,92 @@ static enum ct_err advance_to(struct ct_mirror *mirror, struct ct_bytes note) {
     return take_witnessed(mirror);
 }
 
+/* --- what has expired --- */
+
+static enum ct_err hear_entry(void *user, struct ct_bytes entry) {
+    uint32_t *hint = user;
+    const uint32_t closed = ct_mirror_closed_by(entry);
+    *hint = closed > *hint ? closed : *hint;
+    return CT_OK;
+}
+
+/* A copy that is far behind would ask for payloads that expired while it was: what the last entries
+ * say has closed is taken as a hint what need not be asked for, until the copy knows. */
+static void take_hint(struct ct_mirror *mirror, struct ct_bytes note) {
+    struct ct_checkpoint checkpoint;
+    struct ct_buf bundle;
+    char path[CT_TILE_PATH_MAX];
+    /* Not for what two rounds on the average have: nothing of them has expired. */
+    const uint64_t near = 2 * mirror->named.next / (mirror->named.closed + 1u);
+    if (open_note(mirror, note, &checkpoint) != CT_OK ||
+        checkpoint.size <= ct_ledger_published(mirror->ledger) + near) {
+        return;
+    }
+    const uint64_t index = (checkpoint.size - 1) / CT_TILE_WIDTH;
+    uint32_t width = (uint32_t)(checkpoint.size - index * CT_TILE_WIDTH);
+    ct_buf_init(&bundle, BUNDLE_BYTES_MAX);
+    ct_tile_path(-1, index, width, path);
+    enum ct_err err = ct_fetch_get_from(mirror->fetch, SOURCE, path, &bundle);
+    if (err == CT_ERR_NOT_FOUND) {
+        width = CT_TILE_WIDTH;
+        ct_tile_path(-1, index, width, path);
+        err = ct_fetch_get_from(mirror->fetch, SOURCE, path, &bundle);
+    }
+    if (err == CT_OK) {
+        err = ct_bundle_parse(ct_buf_bytes(&bundle), width, hear_entry, &mirror->named.hint);
+    }
+    if (err != CT_OK) {
+        ct_log(CT_LOG_DEBUG, "mirror", "no word of the last round: %s", ct_err_detail());
+    }
+    ct_buf_deinit(&bundle);
+}
+
+static uint32_t line_at(const struct ct_mirror *mirror, uint32_t closed) {
+    return mirror->named.knows_run ? ct_retention_expired(&mirror->named.manifest, closed) : 0;
+}
+
+/* The copy knows now what has expired. What a false hint let out is looked for after all; what was
+ * lacking and has expired since lacks no more. */
+static enum ct_err settle_expired(struct ct_mirror *mirror) {
+    struct ct_mirror_blobs *named = &mirror->named;
+    const uint32_t line = line_at(mirror, named->closed);
+    if (line_at(mirror, named->hint) > line) {
+        named->next = 0;
+        named->lacking = 0;
+    }
+    named->hint = 0;
+    if (named->lacking > 0 && line > named->settled_round) {
+        named->settled_round = line;
+        CT_TRY(ct_mirror_again(mirror));
+    }
+    CT_TRY(ct_mirror_fetch_blobs(mirror, ct_ledger_published(mirror->ledger)));
+    while (named->knows_run && !mirror->keep_expired &&
+           ct_expiry_is_due(&mirror->expiry, &named->manifest, named->closed)) {
+        CT_TRY(ct_expiry_advance(&mirror->expiry, &named->manifest, named->closed, mirror->ledger,
+                                 &mirror->blobs));
+    }
+    return CT_OK;
+}
+
 enum ct_err ct_mirror_advance(struct ct_mirror *mirror) {
     struct ct_buf note;
-    /* After a start, all that the copy covers is looked through once: blobs may have been lost. */
-    CT_TRY(ct_mirror_fetch_blobs(mirror, ct_ledger_published(mirror->ledger)));
     ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
     enum ct_err err = ct_fetch_get_from(mirror->fetch, SOURCE, CT_HTTP_CHECKPOINT, &note);
     const struct ct_bytes own = ct_ledger_checkpoint(mirror->ledger);
     const bool same = note.length == own.length && memcmp(note.data, own.data, own.length) == 0;
+    if (err == CT_OK) {
+        take_hint(mirror, ct_buf_bytes(&note));
+        /* After a start, all that the copy covers is looked through once: blobs may have been lost.
+         */
+        err = ct_mirror_fetch_blobs(mirror, ct_ledger_published(mirror->ledger));
+    }
     /* A checkpoint is kept a moment after it is published: asked for once more. */
     if (err == CT_OK && !(same && mirror->settled)) {
         mirror->settled = same;
         err = advance_to(mirror, ct_buf_bytes(&note));
     }
     ct_buf_deinit(&note);
-    return err;
+    return err == CT_OK ? settle_expired(mirror) : err;
 }
 
 enum ct_err ct_mirror_again(struct ct_mirror *mirror) {

@@ -7,11 +7,15 @@
  * the checkpoints it keeps, the copy goes from one to the next: each round is whole and durable
  * before the next one is asked for, and an interrupted copy goes on from there.
  *
+ * Payloads that have expired (retention.h) are not asked for, and removed once the copy's own
+ * checkpoint says so, unless everything is to be kept.
+ *
  * A checkpoint that the copy does not lead to is never taken; if it proves two histories, the proof
  * lies in DIR/evidence. Blocking; one thread. */
 #ifndef COORDINATOR_MIRROR_H
 #define COORDINATOR_MIRROR_H
 
+#include "expiry.h"
 #include "run.h"
 
 #include <cotrain/fetch.h>
@@ -22,6 +26,7 @@ struct ct_mirror_options {
     const char *url; /* a coordinator or mirror */
     /* The run that is meant; NULL: that of DIR, at first whichever the URL has. */
     const struct ct_hash *run_id;
+    bool keep_expired; /* what the run lets expire is kept, and taken from who has it */
     struct ct_fetch_options fetch;
 };
 
@@ -33,17 +38,22 @@ struct ct_mirror {
     struct ct_run_opened opened;
     struct ct_ledger *ledger;
     struct ct_blobs blobs;
+    bool keep_expired;
+    struct ct_expiry expiry;
     bool settled; /* what goes with the newest checkpoint was asked for after it was taken */
     struct ct_mirror_blobs {
         uint64_t next;          /* the first entry whose blobs were not looked for yet */
         uint64_t lacking;       /* named blobs that the source does not have */
         uint64_t lacking_entry; /* the first entry that names such a one */
         char lacking_name[CT_HEX_BYTES];
-        /* From the manifest, once its blob is here. */
+        /* Once the manifest's blob is here. */
         bool knows_run;
-        char name[64];
+        struct ct_manifest manifest; /* owned */
         uint64_t update_bytes_max, snapshot_bytes;
-        uint32_t round; /* the last one that closed before `next` */
+        uint32_t round;         /* the last one that closed before `next` */
+        uint32_t closed;        /* the last one that closed by the entries that are here */
+        uint32_t settled_round; /* up to here had expired when what lacks was last looked for */
+        uint32_t hint;          /* or by what the source serves, unverified; 0 when there is none */
     } named;
 };
 
@@ -66,5 +76,10 @@ CT_MUST_CHECK enum ct_err ct_mirror_again(struct ct_mirror *mirror);
 /* mirror_blobs.c: brings the blobs that the entries before `size` name; what the source does not
  * have, or has in another length than such a blob can have, is counted as lacking. */
 CT_MUST_CHECK enum ct_err ct_mirror_fetch_blobs(struct ct_mirror *mirror, uint64_t size);
+/* Finds the round that the copy's published entries say has closed last: named.closed. */
+CT_MUST_CHECK enum ct_err ct_mirror_find_closed(struct ct_mirror *mirror);
+/* The round that an entry says has closed; 0: it says nothing. Not that it is right. */
+uint32_t ct_mirror_closed_by(struct ct_bytes entry);
+void ct_mirror_forget_run(struct ct_mirror_blobs *named);
 
 #endif

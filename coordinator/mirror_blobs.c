@@ -6,6 +6,7 @@
 
 #include <cotrain/dataset.h>
 #include <cotrain/log.h>
+#include <cotrain/retention.h>
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -71,8 +72,6 @@ static enum ct_err learn(struct ct_mirror_blobs *named, const struct ct_manifest
     if (err == CT_OK) {
         named->update_bytes_max = ct_update_bytes_max(&chunks);
         named->snapshot_bytes = layout.parameters * sizeof(float);
-        memcpy(named->name, manifest->name, sizeof named->name);
-        named->knows_run = true;
         ct_chunks_deinit(&chunks);
     }
     ct_layout_deinit(&layout);
@@ -91,11 +90,21 @@ static enum ct_err want_run(struct ct_mirror *mirror, const struct ct_blob_ref *
     ct_buf_deinit(&bytes);
     CT_TRY(err);
     err = learn(&mirror->named, &manifest);
-    if (err == CT_OK) {
-        err = want_dataset(mirror, &manifest.dataset);
+    if (err != CT_OK) {
+        ct_manifest_deinit(&manifest);
+        return err;
     }
-    ct_manifest_deinit(&manifest);
-    return err;
+    ct_mirror_forget_run(&mirror->named);
+    mirror->named.manifest = manifest;
+    mirror->named.knows_run = true;
+    return want_dataset(mirror, &manifest.dataset);
+}
+
+void ct_mirror_forget_run(struct ct_mirror_blobs *named) {
+    if (named->knows_run) {
+        ct_manifest_deinit(&named->manifest);
+        named->knows_run = false;
+    }
 }
 
 static enum ct_err decode(struct ct_bytes bytes, struct ct_entry *out) {
@@ -104,8 +113,28 @@ static enum ct_err decode(struct ct_bytes bytes, struct ct_entry *out) {
     return ct_entry_decode(envelope.payload, out);
 }
 
+/* Its payloads need not be anywhere any more. */
+static bool has_expired(const struct ct_mirror_blobs *named, uint32_t round) {
+    const uint32_t closed = named->hint > named->closed ? named->hint : named->closed;
+    return named->knows_run && round <= ct_retention_expired(&named->manifest, closed);
+}
+
+/* An update; one that has expired is taken where it is still to be had, if at all. */
+static enum ct_err want_payload(struct ct_mirror *mirror, const struct ct_blob_ref *ref,
+                                uint32_t round) {
+    const struct ct_mirror_blobs *named = &mirror->named;
+    if (!has_expired(named, round)) {
+        return want(mirror, ref, named->update_bytes_max);
+    }
+    if (!mirror->keep_expired || ref->length > named->update_bytes_max) {
+        return CT_OK;
+    }
+    const enum ct_err err = ct_fetch_blob(mirror->fetch, ref, &mirror->blobs);
+    return err == CT_ERR_NOT_FOUND || err == CT_ERR_DIGEST || err == CT_ERR_TOO_LARGE ? CT_OK : err;
+}
+
 /* The update of the commit that an entry says was received. */
-static enum ct_err want_update(struct ct_mirror *mirror, uint64_t commit_index) {
+static enum ct_err want_update(struct ct_mirror *mirror, uint64_t commit_index, uint32_t round) {
     struct ct_entry entry;
     struct ct_envelope envelope;
     struct ct_commit commit;
@@ -126,7 +155,7 @@ static enum ct_err want_update(struct ct_mirror *mirror, uint64_t commit_index) 
     CT_TRY(ct_envelope_open((struct ct_bytes){entry.body.commit.envelope, entry.body.commit.length},
                             &envelope));
     CT_TRY(ct_commit_decode(envelope.payload, &commit));
-    return want(mirror, &commit.update, mirror->named.update_bytes_max);
+    return want_payload(mirror, &commit.update, round);
 }
 
 static enum ct_err want_snapshot(struct ct_mirror *mirror, const struct ct_hash *model) {
@@ -141,7 +170,7 @@ static enum ct_err take(struct ct_mirror *mirror, const struct ct_entry *entry) 
     case CT_ENTRY_ROUND_OPENED:
         return want(mirror, &entry->body.round_opened.assignments, CT_ASSIGNMENTS_BYTES_MAX);
     case CT_ENTRY_RECEIVED:
-        return want_update(mirror, entry->body.received.commit_index);
+        return want_update(mirror, entry->body.received.commit_index, entry->round);
     case CT_ENTRY_ROUND_CLOSED:
         CT_TRY(want(mirror, &entry->body.round_closed.merged, CT_MERGE_LIST_BYTES_MAX));
         if (entry->body.round_closed.has_snapshot) {
@@ -149,6 +178,9 @@ static enum ct_err take(struct ct_mirror *mirror, const struct ct_entry *entry) 
         }
         if (entry->round > mirror->named.round) {
             mirror->named.round = entry->round;
+        }
+        if (entry->round > mirror->named.closed) {
+            mirror->named.closed = entry->round;
         }
         return CT_OK;
     case CT_ENTRY_NODE_ADMITTED:
@@ -179,6 +211,30 @@ enum ct_err ct_mirror_fetch_blobs(struct ct_mirror *mirror, uint64_t size) {
             ct_log(CT_LOG_WARN, "mirror", "entry %" PRIu64 ": %s; it is kept as it is", named->next,
                    ct_err_detail());
             err = CT_OK;
+        }
+    }
+    ct_buf_deinit(&bytes);
+    return err;
+}
+
+uint32_t ct_mirror_closed_by(struct ct_bytes bytes) {
+    struct ct_entry entry;
+    if (decode(bytes, &entry) != CT_OK || entry.round == 0) {
+        return 0;
+    }
+    return entry.round - (entry.kind != CT_ENTRY_ROUND_CLOSED);
+}
+
+enum ct_err ct_mirror_find_closed(struct ct_mirror *mirror) {
+    struct ct_buf bytes;
+    ct_buf_init(&bytes, CT_ENTRY_BYTES_MAX);
+    enum ct_err err = CT_OK;
+    mirror->named.closed = 0;
+    for (uint64_t left = ct_ledger_published(mirror->ledger);
+         left > 0 && err == CT_OK && mirror->named.closed == 0; left--) {
+        err = ct_ledger_read(mirror->ledger, left - 1, &bytes);
+        if (err == CT_OK) {
+            mirror->named.closed = ct_mirror_closed_by(ct_buf_bytes(&bytes));
         }
     }
     ct_buf_deinit(&bytes);
