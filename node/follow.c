@@ -5,6 +5,7 @@
 #include <cotrain/assert.h>
 #include <cotrain/dataset.h>
 #include <cotrain/log.h>
+#include <cotrain/retention.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -259,15 +260,17 @@ static bool saved_digest(struct ct_follow *follow, struct ct_hash *out) {
     return found;
 }
 
-/* Chooses where θ comes from: the newest of what this node kept and what the log has snapshots of,
- * else θ₀; and starts the replay at entry 0. */
-static enum ct_err start(struct ct_follow *follow, bool use_saved) {
-    struct ct_hash saved;
-    uint32_t saved_round = 0;
-    uint32_t snapshot_round = 0;
-    use_saved = use_saved && saved_digest(follow, &saved);
-    struct ct_ledger_cursor cursor = {0};
+/* Rounds that entries of the copy tell about; 0: none such. */
+struct found {
+    uint32_t closed, snapshot; /* the last of each */
+    uint32_t saved;            /* that left this model */
+};
+
+/* Looks through the copy from a cursor on; `saved` is a model's digest or NULL. */
+static enum ct_err look_ahead(const struct ct_follow *follow, struct ct_ledger_cursor cursor,
+                              const struct ct_hash *saved, struct found *out) {
     struct ct_buf bytes;
+    *out = (struct found){0};
     ct_buf_init(&bytes, CT_ENTRY_BYTES_MAX);
     enum ct_err err = CT_OK;
     while ((err = ct_ledger_copy_next(&follow->copy, &cursor, &bytes)) == CT_OK) {
@@ -277,24 +280,60 @@ static enum ct_err start(struct ct_follow *follow, bool use_saved) {
             entry.kind != CT_ENTRY_ROUND_CLOSED) {
             continue;
         }
+        out->closed = entry.round;
         if (entry.body.round_closed.has_snapshot) {
-            snapshot_round = entry.round;
+            out->snapshot = entry.round;
         }
-        if (use_saved && ct_hash_equal(&saved, &entry.body.round_closed.model)) {
-            saved_round = entry.round;
+        if (saved != NULL && ct_hash_equal(saved, &entry.body.round_closed.model)) {
+            out->saved = entry.round;
         }
     }
     ct_buf_deinit(&bytes);
-    if (err != CT_ERR_NOT_FOUND) {
-        return err;
-    }
+    return err == CT_ERR_NOT_FOUND ? CT_OK : err;
+}
+
+/* Chooses where θ comes from: the newest of what this node kept and what the log has snapshots of,
+ * else θ₀; and starts the replay at entry 0. */
+static enum ct_err start(struct ct_follow *follow, bool use_saved) {
+    const struct ct_ledger_cursor first = {0};
+    struct ct_hash saved;
+    struct found found;
+    use_saved = use_saved && saved_digest(follow, &saved);
+    CT_TRY(look_ahead(follow, first, use_saved ? &saved : NULL, &found));
     pthread_mutex_lock(&follow->lock);
     ct_replay_deinit(&follow->replay);
-    ct_replay_init(&follow->replay, saved_round > snapshot_round ? FROM_SAVED : snapshot_round);
+    ct_replay_init(&follow->replay, found.saved > found.snapshot ? FROM_SAVED : found.snapshot);
     pthread_mutex_unlock(&follow->lock);
-    follow->saved_round = saved_round;
+    follow->saved_round = found.saved;
     follow->cursor = (struct ct_ledger_cursor){0};
     follow->started = true;
+    return CT_OK;
+}
+
+/* Who was away may have been overtaken: payloads that θ needs to go on have expired, by what the
+ * copy now has. Then θ waits for the newest snapshot; the rounds up to there need no payloads. */
+static enum ct_err leap(struct ct_follow *follow) {
+    struct ct_replay *replay = &follow->replay;
+    struct found found;
+    if (replay->fold.phase == CT_PHASE_EMPTY || replay->fold.manifest.retention_rounds == 0) {
+        return CT_OK;
+    }
+    CT_TRY(look_ahead(follow, follow->cursor, NULL, &found));
+    const uint32_t base = replay->theta_valid                ? replay->theta_round
+                          : replay->from_round == FROM_SAVED ? follow->saved_round
+                                                             : replay->from_round;
+    /* The line is at a snapshot, so one lies ahead if the base is behind the line. */
+    if (base < ct_retention_expired(&replay->fold.manifest, found.closed) &&
+        base < found.snapshot) {
+        ct_log(CT_LOG_INFO, "follow",
+               "updates after round %u have expired: taking the model of round %u from its "
+               "snapshot",
+               base, found.snapshot);
+        pthread_mutex_lock(&follow->lock);
+        replay->theta_valid = false;
+        replay->from_round = found.snapshot;
+        pthread_mutex_unlock(&follow->lock);
+    }
     return CT_OK;
 }
 
@@ -327,6 +366,7 @@ enum ct_err ct_follow_advance(struct ct_follow *follow, struct ct_bytes note,
         CT_TRY(check_first_entry(follow));
         CT_TRY(start(follow, true));
     }
+    CT_TRY(leap(follow));
     follow->fetch = fetch;
     bool different = false;
     enum ct_err err = apply_entries(follow, &different);

@@ -72,8 +72,9 @@ void ct_follow_close(struct ct_follow *follow);
 /* Goes on to a checkpoint: entries, the blobs they name, payloads, θ. After CT_ERR_NETWORK,
  * CT_ERR_NOT_FOUND and the like, calling again goes on where it stopped. CT_ERR_RULE,
  * CT_ERR_SIGNATURE, CT_ERR_FORMAT: the coordinator wrote what the rules forbid. CT_ERR_DIGEST: two
- * histories. A model that differs from the log's is no error: θ is dropped, built again from the
- * newest snapshot, and, the second time, the log line advises a memory test. */
+ * histories. Where payloads that θ needs have expired meanwhile (retention.h), it is taken from the
+ * newest snapshot. A model that differs from the log's is no error: θ is dropped, built again from
+ * the newest snapshot, and, the second time, the log line advises a memory test. */
 CT_MUST_CHECK enum ct_err ct_follow_advance(struct ct_follow *follow, struct ct_bytes note,
                                             struct ct_fetch *fetch);
 

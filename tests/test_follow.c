@@ -2,6 +2,7 @@
  * payloads, real merges, a small model. */
 #include "node/follow.h"
 
+#include "coordinator/expiry.h"
 #include "node/node_dir.h"
 
 #include "fixture.h"
@@ -159,13 +160,17 @@ static void start_run(struct run *run) {
     free(entry);
 }
 
-static int set_up(void **state) {
+static int set_up_kept(void **state, uint32_t retention_rounds) {
     struct run *run = calloc(1, sizeof *run);
     run->dir = fixture_dir();
     run->node_dir = fixture_dir();
     snprintf(run->ledger_dir, sizeof run->ledger_dir, "%s/ledger", run->dir);
     snprintf(run->blob_dir, sizeof run->blob_dir, "%s/blobs", run->dir);
     maker_init(&run->maker);
+    if (retention_rounds > 0) {
+        run->maker.manifest.epoch_rounds = 1;
+        run->maker.manifest.retention_rounds = retention_rounds;
+    }
     assert_int_equal(ct_blobs_init(&run->blobs, run->blob_dir), CT_OK);
     start_run(run);
     publish(run);
@@ -174,6 +179,15 @@ static int set_up(void **state) {
     assert_int_equal(ct_fetch_open(&base, 1, NULL, &run->fetch), CT_OK);
     *state = run;
     return 0;
+}
+
+static int set_up(void **state) {
+    return set_up_kept(state, 0);
+}
+
+/* Work of the last round alone can be recomputed. */
+static int set_up_expiring(void **state) {
+    return set_up_kept(state, 1);
 }
 
 static void follow_close(struct run *run) {
@@ -514,6 +528,69 @@ static void a_missing_blob_is_waited_for(void **state) {
     }
 }
 
+/* As the coordinator does it; a snapshot is left by every second round. */
+static void expire(struct run *run, uint64_t removed) {
+    struct ct_expiry expiry = {0};
+    while (ct_expiry_is_due(&expiry, &run->maker.manifest, run->maker.fold.round)) {
+        assert_int_equal(ct_expiry_advance(&expiry, &run->maker.manifest, run->maker.fold.round,
+                                           run->ledger, &run->blobs),
+                         CT_OK);
+    }
+    assert_int_equal(expiry.removed, removed);
+}
+
+/* A node that was away while the payloads it needs expired takes the newest snapshot. */
+static void who_is_overtaken_leaps(void **state) {
+    struct run *run = *state;
+    follow_open(run);
+    do_round(run, false);
+    publish(run);
+    assert_caught_up(run);
+    for (int i = 0; i < 4; i++) {
+        do_round(run, false);
+    }
+    publish(run);
+    expire(run, 8); /* rounds 1 to 4 */
+    assert_caught_up(run);
+    assert_int_equal(run->follow.replay.merged_rounds, 2); /* 1 and 5 */
+    assert_int_equal(run->follow.differences, 0);
+    do_round(run, false);
+    publish(run);
+    expire(run, 0);
+    assert_caught_up(run);
+    assert_int_equal(run->follow.replay.merged_rounds, 3);
+    /* Nobody who joins now needs what is gone. */
+    follow_close(run);
+    fixture_remove(run->node_dir);
+    follow_open(run);
+    assert_caught_up(run);
+}
+
+/* What its checkpoint does not tell yet is missing for a moment. */
+static void who_is_overtaken_on_the_way_comes_back(void **state) {
+    struct run *run = *state;
+    struct ct_buf note;
+    ct_buf_init(&note, CT_CHECKPOINT_BYTES_MAX);
+    follow_open(run);
+    do_round(run, false);
+    publish(run);
+    assert_caught_up(run);
+    do_round(run, false);
+    do_round(run, false);
+    publish(run);
+    const struct ct_bytes third = ct_ledger_checkpoint(run->ledger);
+    assert_int_equal(ct_buf_append(&note, third.data, third.length), CT_OK);
+    do_round(run, false);
+    do_round(run, false);
+    publish(run);
+    expire(run, 8);
+    assert_int_equal(ct_follow_advance(&run->follow, ct_buf_bytes(&note), run->fetch),
+                     CT_ERR_NOT_FOUND);
+    assert_caught_up(run);
+    assert_int_equal(run->follow.differences, 0);
+    ct_buf_deinit(&note);
+}
+
 /* Found out when θ has moved already: the model is built again. */
 static void a_damaged_blob_is_fetched_again(void **state) {
     struct run *run = *state;
@@ -587,6 +664,9 @@ int main(void) {
         FOLLOW_TEST(a_damaged_copy_is_fetched_again),
         FOLLOW_TEST(full_bundles_replace_partial_ones),
         FOLLOW_TEST(a_missing_blob_is_waited_for),
+        cmocka_unit_test_setup_teardown(who_is_overtaken_leaps, set_up_expiring, tear_down),
+        cmocka_unit_test_setup_teardown(who_is_overtaken_on_the_way_comes_back, set_up_expiring,
+                                        tear_down),
         FOLLOW_TEST(a_damaged_blob_is_fetched_again),
         FOLLOW_TEST(a_wrong_model_is_left_for_the_next_snapshot),
         FOLLOW_TEST(a_flipped_bit_is_repaired),
