@@ -115,19 +115,25 @@ static void forward_block(const struct head *head, struct block block, void *out
     }
 }
 
+static void forward_head(const struct ct_engine *e, const struct ct_micro *micro, const void *qkv,
+                         size_t sequence, size_t number, const struct ct_hand_scratch *scratch,
+                         void *out) {
+    const struct head head = make_head(e, micro, qkv, sequence, number, scratch);
+    const size_t start = sequence * micro->length * e->layout->shape.width + number * head.d;
+    for (size_t first = 0; first < head.length; first += e->query_block) {
+        forward_block(&head, query_block(&head, first), ct_operand(e, out, start));
+    }
+}
+
 void ct_attention_forward(const struct ct_engine *e, const struct ct_micro *micro, const void *qkv,
                           void *out, struct ct_hand hand) {
-    const size_t heads = e->layout->shape.heads, width = e->layout->shape.width;
-    const struct ct_span units = ct_share(hand, micro->sequences * heads, 1);
-    for (size_t unit = units.begin; unit < units.end; unit++) {
-        const size_t sequence = unit / heads, number = unit % heads;
-        const struct head head = make_head(e, micro, qkv, sequence, number, &e->scratch[hand.me]);
-        const size_t start = sequence * micro->length * width + number * head.d;
-        for (size_t first = 0; first < head.length; first += e->query_block) {
-            forward_block(&head, query_block(&head, first), ct_operand(e, out, start));
+    const size_t heads = e->layout->shape.heads;
+    struct ct_span units = {0, 0};
+    while (ct_deal(hand, micro->sequences * heads, &units)) {
+        for (size_t unit = units.begin; unit < units.end; unit++) {
+            forward_head(e, micro, qkv, unit / heads, unit % heads, &e->scratch[hand.me], out);
         }
     }
-    ct_barrier(hand);
 }
 
 /* g = dO/Σ as operand, dP = g·Vᵀ and dS as operand, with zeros after the diagonal. */
@@ -244,10 +250,12 @@ static void backward_group(const struct ct_engine *e, const struct ct_micro *mic
 void ct_attention_backward(const struct ct_engine *e, const struct ct_micro *micro, const void *qkv,
                            const float *d_attention, float *d_qkv, struct ct_hand hand) {
     const size_t groups = e->layout->shape.kv_heads;
-    const struct ct_span units = ct_share(hand, micro->sequences * groups, 1);
-    for (size_t unit = units.begin; unit < units.end; unit++) {
-        backward_group(e, micro, qkv, d_attention, d_qkv, unit / groups, unit % groups,
-                       &e->scratch[hand.me]);
+    struct ct_span units = {0, 0};
+    while (ct_deal(hand, micro->sequences * groups, &units)) {
+        for (size_t unit = units.begin; unit < units.end; unit++) {
+            backward_group(e, micro, qkv, d_attention, d_qkv, unit / groups, unit % groups,
+                           &e->scratch[hand.me]);
+        }
     }
     ct_barrier(hand);
 }

@@ -18,9 +18,10 @@ static void block_backward(const struct ct_engine *e, const struct ct_micro *mic
                      e->d_stream[0], e->d_stream[1], e->d_out, hand);
 
     ct_bias_gradient(e, rows, &block->projection, e->d_stream[1], d, hand);
-    ct_linear_backward(e, rows, &block->projection, dy, e->d_attention, false, NULL, hand);
     ct_linear_gradient(e, rows, &block->projection, (struct ct_rows){kept->attention, d}, dy,
                        !micro->first, hand);
+    ct_linear_backward(e, rows, &block->projection, dy, e->d_attention, false, NULL, hand);
+    ct_barrier(hand);
     ct_attention_backward(e, micro, kept->qkv, e->d_attention, e->qkv_float, hand);
     ct_qkv_backward(e, micro, block, kept, hand);
     ct_norm_backward(e, rows, &block->norm_1, e->stream[layer], kept->mean_1, kept->rstd_1,

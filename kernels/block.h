@@ -10,8 +10,9 @@
  * with d the width of a head. "operand" arrays hold matmul operands: bf16 under bf16-1, else float.
  *
  * All threads of one parallel region (hands of a team) run the same functions; each takes its share
- * of a phase's outputs. A phase begins when all it reads is visible to every hand; functions that
- * end with a barrier say so. Results cannot depend on the number of hands: every output is computed
+ * of a phase's outputs. A phase begins when all it reads is visible to every hand. Products begin
+ * with a barrier, so what only a product reads next needs none of its own; functions say what they
+ * end with. Results cannot depend on the number of hands: every output is computed
  * by one hand in its written order. */
 #ifndef COTRAIN_KERNELS_BLOCK_H
 #define COTRAIN_KERNELS_BLOCK_H
@@ -141,11 +142,11 @@ struct ct_micro {
 CT_MUST_CHECK enum ct_err ct_places_init(struct ct_places *places, const struct ct_layout *layout);
 void ct_places_deinit(struct ct_places *places);
 
-/* What a block keeps, from stream[layer]: all but its last map. Ends with a barrier. */
+/* What a block keeps, from stream[layer]: all but its last map. Ends with a product. */
 void ct_block_forward(const struct ct_engine *engine, const struct ct_micro *micro, size_t layer,
                       struct ct_hand hand);
 
-/* tokens → norm_f, keeping what the backward pass reads. Ends with a barrier. */
+/* tokens → norm_f, keeping what the backward pass reads. Ends without a barrier. */
 void ct_forward(struct ct_engine *engine, const struct ct_micro *micro, struct ct_hand hand);
 
 /* Values [range) of the leaf's gradient are final: adds them up the tree over leaves as far as it
@@ -157,7 +158,9 @@ void ct_engine_finish(struct ct_engine *engine, struct ct_span range, struct ct_
 void ct_backward(struct ct_engine *engine, const struct ct_micro *micro, float *d_embedding,
                  struct ct_hand hand);
 
-/* Linear maps (linear.c): x, dy are operands with rows `stride` apart. Each ends with a barrier. */
+/* Linear maps (linear.c): x, dy are operands with rows `stride` apart. As a product by a team each
+ * begins with a barrier and ends without: what it wrote may be read after the next barrier or
+ * inside the next product. */
 struct ct_rows {
     const void *data;
     size_t stride;
@@ -175,11 +178,12 @@ void ct_linear_backward(const struct ct_engine *engine, size_t rows, const struc
 void ct_linear_gradient(const struct ct_engine *engine, size_t rows, const struct ct_linear *linear,
                         struct ct_rows x, struct ct_rows dy, bool resume, struct ct_hand hand);
 /* The bias's gradient, a chain over tokens of the unrounded dy[rows][stride]; nothing when there
- * is no bias. Without a barrier. */
+ * is no bias. No barrier. */
 void ct_bias_gradient(const struct ct_engine *engine, size_t rows, const struct ct_linear *linear,
                       const float *dy, size_t stride, struct ct_hand hand);
 
-/* Normalisation (norm.c) of x[M][D], by rows of the hand's share, each ending with a barrier. */
+/* Normalisation (norm.c) of x[M][D], by rows of the hand's share: forward without a barrier behind
+ * it, backward with one. */
 void ct_norm_forward(const struct ct_engine *engine, size_t rows, const struct ct_norm *norm,
                      const float *x, float *mean, float *rstd, void *out, struct ct_hand hand);
 /* out = through + the gradient that comes back through the norm of x from d_norm, also rounded to
@@ -190,7 +194,8 @@ void ct_norm_backward(const struct ct_engine *engine, size_t rows, const struct 
                       float *out, void *out_operand, struct ct_hand hand);
 
 /* norm_1 → queries, keys and values (qkv.c), and back: qkv_float holds their gradients, d_norm
- * receives norm_1's; the gradients of the weights. Each ends with a barrier.
+ * receives norm_1's; the gradients of the weights. Forward ends with a barrier; backward with a
+ * product, behind the one that made d_norm.
  *
  * Where several maps read one input, its gradient is one chain: the outputs of the first map, then
  * those of the next, each counted from 0, so that pairs (E3) never span two maps. Queries and keys
@@ -202,18 +207,19 @@ void ct_qkv_backward(const struct ct_engine *engine, const struct ct_micro *micr
 
 /* norm_2 → kept->activation (mlp.c) of the unrounded `before`, and back from d_out, dY of the MLP's
  * last map: d_norm receives norm_2's gradient; the gradients of all weights of the MLP but those
- * that sum d_stream[0]. Each ends with a barrier. */
+ * that sum d_stream[0]. Each ends with a product; that of the way back stands behind the one that
+ * made d_norm. */
 void ct_mlp_forward(const struct ct_engine *engine, const struct ct_micro *micro,
                     const struct ct_block *block, const struct ct_kept *kept, struct ct_hand hand);
 void ct_mlp_backward(const struct ct_engine *engine, const struct ct_micro *micro,
                      const struct ct_block *block, const struct ct_kept *kept, struct ct_hand hand);
 
-/* Attention of all sequences and heads: qkv → out, operands [M][Q] and [M][D]. Ends with a barrier.
- */
+/* Attention of all sequences and heads: qkv → out, operands [M][Q] and [M][D]. Begins behind a
+ * barrier and ends without. */
 void ct_attention_forward(const struct ct_engine *engine, const struct ct_micro *micro,
                           const void *qkv, void *out, struct ct_hand hand);
 
-/* d_attention[M][D], qkv → d_qkv[M][Q]. Ends with a barrier.
+/* d_attention[M][D], qkv → d_qkv[M][Q]. Begins behind a barrier and ends with one.
  *
  * The forward pass is o = n/Σ with n = Σ_j p_j v_j and Σ = Σ_j p_j over unrounded p. Backward reads
  * the same rounded operands: g = dO/Σ, rounded once; dV = Pᵀ·g with rounded p; dP = g·Vᵀ;
@@ -225,7 +231,7 @@ void ct_attention_backward(const struct ct_engine *engine, const struct ct_micro
                            struct ct_hand hand);
 
 /* Head and cross-entropy over the micro-batch in chunks of head_rows: norm_f → losses[M]. With
- * `factor` > 0 (fp32(1/N)) also dW of the head, and d_norm. Ends with a barrier. */
+ * `factor` > 0 (fp32(1/N)) also dW of the head, and d_norm, which is visible then. */
 void ct_head_run(struct ct_engine *engine, const struct ct_micro *micro, float factor,
                  float *losses, struct ct_hand hand);
 

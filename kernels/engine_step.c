@@ -52,7 +52,8 @@ void ct_engine_finish(struct ct_engine *e, struct ct_span range, struct ct_hand 
     }
 }
 
-/* Zeroes what is only added to: all but the matrices, whose first chain starts from +0. */
+/* Zeroes what is only added to: all but the matrices, whose first chain starts from +0. Nobody adds
+ * before the forward pass, with its barriers, is over. */
 static void clear_sums(const struct ct_engine *e, struct ct_hand hand) {
     for (uint32_t i = 0; i < e->layout->tensor_count; i++) {
         const struct ct_tensor *tensor = &e->layout->tensors[i];
@@ -63,7 +64,6 @@ static void clear_sums(const struct ct_engine *e, struct ct_hand hand) {
                    (span.end - span.begin) * sizeof *e->gradient);
         }
     }
-    ct_barrier(hand);
 }
 
 /* The gradient of one leaf, from +0, into e->gradient; its tokens' losses into e->losses. */

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* Residual stream 0: token and position rows, one addition. */
+/* Residual stream 0: token and position rows, one addition. The norm behind it deals rows to hands
+ * as this does, so no barrier stands between. */
 static void embed(const struct ct_engine *e, const struct ct_micro *micro, struct ct_hand hand) {
     const size_t d = e->layout->shape.width;
     const struct ct_span span = ct_share(hand, micro->rows, CT_ROW_GRAIN);
@@ -18,7 +19,6 @@ static void embed(const struct ct_engine *e, const struct ct_micro *micro, struc
                        d);
         }
     }
-    ct_barrier(hand);
 }
 
 /* out = x + (input·W + bias): how both halves of a block end. */
@@ -32,6 +32,7 @@ static void project(const struct ct_engine *e, size_t rows, const struct ct_line
     };
     ct_linear_forward(e, rows, linear, input, NULL,
                       &(struct ct_epilogue){ct_ops.finish.residual, &finish}, hand);
+    ct_barrier(hand);
 }
 
 void ct_block_forward(const struct ct_engine *e, const struct ct_micro *micro, size_t layer,

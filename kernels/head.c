@@ -33,7 +33,6 @@ static void entropy(const struct ct_engine *e, const struct ct_micro *micro, siz
             store_in_place(e->options.numerics, logits, vocab);
         }
     }
-    ct_barrier(hand);
 }
 
 void ct_head_run(struct ct_engine *e, const struct ct_micro *micro, float factor, float *losses,
@@ -46,6 +45,7 @@ void ct_head_run(struct ct_engine *e, const struct ct_micro *micro, float factor
         const size_t count = left < e->head_rows ? left : e->head_rows;
         const struct ct_rows x = {ct_operand(e, e->norm_f, first * d), d};
         ct_linear_forward(e, count, head, x, e->logits, NULL, hand);
+        ct_barrier(hand);
         entropy(e, micro, first, count, factor, losses, hand);
         if (factor > 0.0f) {
             ct_linear_backward(e, count, head, dy, e->d_norm + first * d, false, NULL, hand);

@@ -20,7 +20,6 @@ void ct_linear_forward(const struct ct_engine *e, size_t rows, const struct ct_l
         .epilogue = epilogue,
     };
     ct_matmul_team(e->options.numerics, &job, hand, e->room);
-    ct_barrier(hand);
 }
 
 void ct_linear_backward(const struct ct_engine *e, size_t rows, const struct ct_linear *linear,
@@ -42,7 +41,6 @@ void ct_linear_backward(const struct ct_engine *e, size_t rows, const struct ct_
         .epilogue = epilogue,
     };
     ct_matmul_team(e->options.numerics, &job, hand, e->room);
-    ct_barrier(hand);
 }
 
 void ct_linear_gradient(const struct ct_engine *e, size_t rows, const struct ct_linear *linear,
@@ -62,7 +60,6 @@ void ct_linear_gradient(const struct ct_engine *e, size_t rows, const struct ct_
         .resume = resume,
     };
     ct_matmul_team(e->options.numerics, &job, hand, e->room);
-    ct_barrier(hand);
 }
 
 void ct_bias_gradient(const struct ct_engine *e, size_t rows, const struct ct_linear *linear,

@@ -57,6 +57,7 @@ static void gelu_backward(const struct ct_engine *e, size_t rows, const struct c
     };
     ct_linear_backward(e, rows, &block->down, (struct ct_rows){e->d_out, shape->width}, NULL, false,
                        &(struct ct_epilogue){ct_ops.finish.gelu_backward, &finish}, hand);
+    ct_barrier(hand);
     ct_bias_gradient(e, rows, &block->up[0], e->wide[0], shape->hidden, hand);
 }
 
@@ -91,7 +92,7 @@ void ct_mlp_backward(const struct ct_engine *e, const struct ct_micro *micro,
     }
     for (uint32_t i = 0; i < block->up_count; i++) {
         const struct ct_rows d_up = {e->d_wide[i], shape->hidden};
-        ct_linear_gradient(e, rows, &block->up[i], x, d_up, !micro->first, hand);
         ct_linear_backward(e, rows, &block->up[i], d_up, e->d_norm, i > 0, NULL, hand);
+        ct_linear_gradient(e, rows, &block->up[i], x, d_up, !micro->first, hand);
     }
 }

@@ -19,7 +19,6 @@ void ct_norm_forward(const struct ct_engine *e, size_t rows, const struct ct_nor
         }
         ct_operand_store(e->options.numerics, ct_operand(e, out, row * d), y, d);
     }
-    ct_barrier(hand);
 }
 
 /* Chains over tokens; hands take columns. */

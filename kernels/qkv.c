@@ -36,11 +36,13 @@ void ct_qkv_forward(const struct ct_engine *e, const struct ct_micro *micro,
     const size_t rows = micro->rows, width = e->qkv_width, turned = turned_columns(e);
     if (block->qkv_count == 1) {
         forward_map(e, rows, &block->qkv[0], kept, kept->qkv, bf16, hand);
+        ct_barrier(hand);
         return;
     }
     forward_map(e, rows, &block->qkv[0], kept, e->qkv_float, false, hand);
     forward_map(e, rows, &block->qkv[1], kept, e->qkv_float + block->qkv[0].out, false, hand);
     forward_map(e, rows, &block->qkv[2], kept, ct_operand(e, kept->qkv, turned), bf16, hand);
+    ct_barrier(hand);
     const struct ct_span span = ct_share(hand, rows, CT_ROW_GRAIN);
     for (size_t row = span.begin; row < span.end; row++) {
         float *x = e->qkv_float + row * width;
@@ -62,7 +64,6 @@ void ct_qkv_backward(const struct ct_engine *e, const struct ct_micro *micro,
     ct_operand_store(e->options.numerics, ct_operand(e, e->d_qkv, span.begin * width),
                      e->qkv_float + span.begin * width, (span.end - span.begin) * width);
     ct_bias_gradient(e, rows, &block->qkv[0], e->qkv_float, width, hand);
-    ct_barrier(hand);
     size_t column = 0;
     for (uint32_t i = 0; i < block->qkv_count; i++) {
         const struct ct_linear *linear = &block->qkv[i];

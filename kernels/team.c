@@ -11,6 +11,7 @@ enum { SPINS = 100 };
 struct ct_meeting {
     atomic_size_t arrived; /* in the present phase */
     atomic_size_t phase;
+    atomic_size_t dealt; /* items since the last barrier */
 };
 
 void ct_team(uint32_t threads, ct_hand_fn *body, void *context) {
@@ -18,6 +19,7 @@ void ct_team(uint32_t threads, ct_hand_fn *body, void *context) {
     struct ct_meeting meeting;
     atomic_init(&meeting.arrived, 0);
     atomic_init(&meeting.phase, 0);
+    atomic_init(&meeting.dealt, 0);
 #pragma omp parallel num_threads(wanted) if (wanted > 1)
     {
         const struct ct_mode mode = ct_mode_enter();
@@ -44,6 +46,7 @@ void ct_barrier(struct ct_hand hand) {
     if (atomic_fetch_add_explicit(&meeting->arrived, 1, memory_order_acq_rel) + 1 == hand.all) {
         /* Nobody comes again before the phase changes. */
         atomic_store_explicit(&meeting->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&meeting->dealt, 0, memory_order_relaxed);
         atomic_store_explicit(&meeting->phase, phase + 1, memory_order_release);
         return;
     }
@@ -55,4 +58,22 @@ void ct_barrier(struct ct_hand hand) {
             (void)sched_yield();
         }
     }
+}
+
+bool ct_deal(struct ct_hand hand, size_t count, struct ct_span *span) {
+    if (hand.all == 1) {
+        *span = (struct ct_span){span->end, count};
+        return span->begin < count;
+    }
+    atomic_size_t *dealt = &hand.meeting->dealt;
+    size_t begin = atomic_load_explicit(dealt, memory_order_relaxed), end;
+    do {
+        if (begin >= count) {
+            return false;
+        }
+        end = begin + (count - begin + 2 * hand.all - 1) / (2 * hand.all);
+    } while (!atomic_compare_exchange_weak_explicit(dealt, &begin, end, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *span = (struct ct_span){begin, end};
+    return true;
 }

@@ -3,6 +3,7 @@
 #ifndef COTRAIN_KERNELS_TEAM_H
 #define COTRAIN_KERNELS_TEAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,13 @@ void ct_barrier(struct ct_hand hand);
 struct ct_span {
     size_t begin, end;
 };
+
+/* Deals 0 … count − 1 out to the hands as they ask, each time a contiguous part: while much is left
+ * much at once, so that neighbours stay with one hand, and single items at the end, so that all
+ * finish together although one was held up or has the slower core. *span is what this hand was
+ * dealt before, {0, 0} at first; false when nothing is left. Between two barriers of the team there
+ * is one such dealing, of the same count by all hands. */
+bool ct_deal(struct ct_hand hand, size_t count, struct ct_span *span);
 
 /* This hand's contiguous part of 0 … count − 1, cut at multiples of grain. */
 static inline struct ct_span ct_share(struct ct_hand hand, size_t count, size_t grain) {

@@ -402,8 +402,9 @@ static __attribute__((noinline)) void pack_slab(const struct product *product,
     }
 }
 
-/* One panel of C's columns and a part of the chain, for the tiles that a hand has. */
+/* One panel of C's columns in some of a slab's tiles, and a part of the chain. */
 struct block {
+    struct ct_span tiles;
     size_t column, width;
     struct part part;
     float *c; /* of row 0 of the slab */
@@ -426,10 +427,10 @@ static inline void prefetch_tile(const struct slab *slab, const struct block *bl
 
 /* All tiles of a block, with the panel of B; meanwhile what the next block needs is asked for. */
 static __attribute__((noinline)) void run_block(const struct product *product,
-                                                const struct slab *slab, struct ct_span tiles,
-                                                const struct block *block, const struct block *next,
-                                                float *b) {
+                                                const struct slab *slab, const struct block *block,
+                                                const struct block *next, float *b) {
     const struct ct_matmul *job = product->job;
+    const struct ct_span tiles = block->tiles;
     const size_t steps = product->steps_per_unit;
     const size_t top = tile_row(slab, tiles.begin), bottom = tile_row(slab, tiles.end);
     const struct part needed = narrow(product, top, bottom, block->part);
@@ -452,7 +453,7 @@ static __attribute__((noinline)) void run_block(const struct product *product,
         if (tile + 1 < tiles.end) {
             prefetch_tile(slab, block, tile + 1);
         } else if (next != NULL) {
-            prefetch_tile(slab, next, tiles.begin);
+            prefetch_tile(slab, next, next->tiles.begin);
         }
         if (next != NULL && tiles.end - tiles.begin >= AHEAD_TILES &&
             tiles.end - tile <= AHEAD_TILES) {
@@ -470,39 +471,72 @@ static __attribute__((noinline)) void run_block(const struct product *product,
     }
 }
 
-/* This hand's outputs, as far as the slab takes their chains: column after column, and in each the
- * slab's part of the chain in blocks of equal length. */
+/* A hand's way through a slab. Its outputs are dealt out in items: panels of columns, and where
+ * these are few for so many hands, in groups of rows, each of which packs B again. An item goes by
+ * the slab's part of the chain in blocks of equal length. */
+struct walk {
+    struct ct_hand hand;
+    size_t panels, groups, parts;
+    struct ct_span dealt;
+    size_t item, part; /* what comes next */
+};
+
+static struct walk begin_walk(const struct product *product, const struct slab *slab,
+                              struct ct_hand hand) {
+    enum { ITEMS_OF_HAND = 4 };
+    const size_t most = STEPS_MAX / product->steps_per_unit;
+    struct walk walk = {
+        .hand = hand,
+        .panels = (product->job->n + PANEL_COLUMNS - 1) / PANEL_COLUMNS,
+        .groups = 1,
+        .parts = slab->units == 0 ? 1 : (slab->units + most - 1) / most,
+    };
+    while (hand.all > 1 && walk.groups < slab->tiles &&
+           walk.panels * walk.groups < hand.all * ITEMS_OF_HAND) {
+        walk.groups++;
+    }
+    return walk;
+}
+
+static bool next_block(const struct product *product, const struct slab *slab, struct walk *walk,
+                       float *own_c, struct block *block) {
+    const struct ct_matmul *job = product->job;
+    if (walk->item == walk->dealt.end) {
+        if (!ct_deal(walk->hand, walk->panels * walk->groups, &walk->dealt)) {
+            return false;
+        }
+        walk->item = walk->dealt.begin;
+    }
+    const size_t group = walk->item / walk->panels;
+    block->column = walk->item % walk->panels * PANEL_COLUMNS;
+    block->width = job->n - block->column;
+    block->width = block->width < PANEL_COLUMNS ? block->width : PANEL_COLUMNS;
+    block->tiles.begin = slab->tiles * group / walk->groups;
+    block->tiles.end = slab->tiles * (group + 1) / walk->groups;
+    block->part.first = slab->first + slab->units * walk->part / walk->parts;
+    block->part.end = slab->first + slab->units * (walk->part + 1) / walk->parts;
+    block->c = job->c != NULL ? job->c + slab->row * job->ldc + block->column : own_c;
+    block->ldc = job->c != NULL ? job->ldc : block->width;
+    walk->part = (walk->part + 1) % walk->parts;
+    walk->item += walk->part == 0;
+    return true;
+}
+
+/* This hand's outputs, as far as the slab takes their chains. */
 static void run_slab(const struct product *product, const struct slab *slab, struct ct_hand hand) {
     struct own own;
-    const struct ct_matmul *job = product->job;
-    const struct ct_rectangle mine = ct_matmul_share(hand, slab->tiles, 1, job->n, PANEL_COLUMNS);
-    const size_t width = mine.columns.end - mine.columns.begin;
-    const size_t columns = (width + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
-    const size_t most = STEPS_MAX / product->steps_per_unit;
-    const size_t parts = slab->units == 0 ? 1 : (slab->units + most - 1) / most;
+    const struct ct_epilogue *epilogue = product->job->epilogue;
+    struct walk walk = begin_walk(product, slab, hand);
     struct block blocks[2];
-    for (size_t item = 0; item <= columns * parts; item++) {
-        struct block *block = &blocks[item % 2];
-        const size_t column = item / parts, part = item % parts;
-        if (item < columns * parts) {
-            block->column = mine.columns.begin + column * PANEL_COLUMNS;
-            block->width = width - column * PANEL_COLUMNS;
-            block->width = block->width < PANEL_COLUMNS ? block->width : PANEL_COLUMNS;
-            block->part.first = slab->first + slab->units * part / parts;
-            block->part.end = slab->first + slab->units * (part + 1) / parts;
-            block->c = job->c != NULL ? job->c + slab->row * job->ldc + block->column : own.c;
-            block->ldc = job->c != NULL ? job->ldc : block->width;
-        }
-        if (item == 0) {
-            continue;
-        }
-        const struct block *ready = &blocks[(item - 1) % 2];
-        run_block(product, slab, mine.rows, ready, item < columns * parts ? block : NULL, own.b);
-        if (job->epilogue != NULL && part == 0 && slab->first + slab->units == product->units) {
-            const size_t row = tile_row(slab, mine.rows.begin);
-            job->epilogue->run(job->epilogue->context, ready->c + (row - slab->row) * ready->ldc,
-                               ready->ldc, row, tile_row(slab, mine.rows.end) - row, ready->column,
-                               ready->width);
+    bool more = next_block(product, slab, &walk, own.c, &blocks[0]);
+    for (size_t number = 0; more; number++) {
+        const struct block *block = &blocks[number % 2], *next = &blocks[(number + 1) % 2];
+        more = next_block(product, slab, &walk, own.c, &blocks[(number + 1) % 2]);
+        run_block(product, slab, block, more ? next : NULL, own.b);
+        if (epilogue != NULL && block->part.end == product->units) {
+            const size_t row = tile_row(slab, block->tiles.begin);
+            epilogue->run(epilogue->context, block->c + (row - slab->row) * block->ldc, block->ldc,
+                          row, tile_row(slab, block->tiles.end) - row, block->column, block->width);
         }
     }
 }

@@ -1,4 +1,5 @@
 #include "kernels/parallel.h"
+#include "kernels/team.h"
 
 #include <cotrain/mode.h>
 
@@ -175,6 +176,43 @@ static void ranges_cover_once(void **state) {
     }
 }
 
+enum { DEALT_MOST = 77, DEALINGS = 50 };
+struct dealing {
+    size_t count;
+    uint8_t times[DEALINGS][DEALT_MOST];
+};
+
+/* Each time by another of the team's barriers. */
+static void deal(void *context, struct ct_hand hand) {
+    struct dealing *dealing = context;
+    for (size_t i = 0; i < DEALINGS; i++) {
+        struct ct_span span = {0, 0};
+        while (ct_deal(hand, dealing->count, &span)) {
+            assert_true(span.begin < span.end && span.end <= dealing->count);
+            for (size_t item = span.begin; item < span.end; item++) {
+                dealing->times[i][item]++;
+            }
+        }
+        ct_barrier(hand);
+    }
+}
+
+static void items_are_dealt_once(void **state) {
+    (void)state;
+    static const size_t counts[] = {0, 1, 2, 5, DEALT_MOST};
+    for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+        for (uint32_t threads = 1; threads <= 4; threads++) {
+            struct dealing dealing = {.count = counts[c]};
+            ct_team(threads, deal, &dealing);
+            for (size_t i = 0; i < DEALINGS; i++) {
+                for (size_t item = 0; item < DEALT_MOST; item++) {
+                    assert_int_equal(dealing.times[i][item], item < counts[c] ? 1 : 0);
+                }
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(evaluation_has_no_extra_precision),
@@ -185,6 +223,7 @@ int main(void) {
         cmocka_unit_test(a_changed_mode_is_caught),
         cmocka_unit_test(an_older_pool_computes_in_mode),
         cmocka_unit_test(ranges_cover_once),
+        cmocka_unit_test(items_are_dealt_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
