@@ -60,6 +60,7 @@ void ct_ledger_close(struct ct_ledger *ledger) {
     if (ledger == NULL) {
         return;
     }
+    ct_ledger_unstage(ledger);
     if (ledger->fd >= 0) {
         close(ledger->fd);
     }
@@ -73,18 +74,11 @@ void ct_ledger_close(struct ct_ledger *ledger) {
 
 /* Gives a note over the first `size` entries the checkpoint's name, durably. */
 static enum ct_err put_checkpoint(struct ct_ledger *ledger, struct ct_bytes note, uint64_t size) {
-    char path[CT_LEDGER_PATH_MAX];
-    char temporary[CT_LEDGER_PATH_MAX];
     struct ct_buf own;
     ct_buf_init(&own, CT_CHECKPOINT_BYTES_MAX);
-    ct_ledger_path(ledger, CT_LEDGER_CHECKPOINT, path);
-    ct_ledger_path(ledger, CT_LEDGER_TEMPORARY, temporary);
     enum ct_err err = ct_buf_append(&own, note.data, note.length);
     if (err == CT_OK) {
-        err = ct_disk_replace(temporary, path, note);
-    }
-    if (err == CT_OK) {
-        err = ct_disk_sync_dir(ledger->dir);
+        err = ct_ledger_crown(ledger, note);
     }
     if (err != CT_OK) {
         ct_buf_deinit(&own);
@@ -183,6 +177,7 @@ void ct_ledger_forget(struct ct_ledger *ledger, uint64_t size) {
 
 /* L4, L5 */
 static void fail_after(struct ct_ledger *ledger, enum ct_err err) {
+    ct_ledger_unstage(ledger);
     ledger->failed = ledger->failed || err != CT_ERR_FULL;
 }
 
@@ -214,22 +209,23 @@ enum ct_err ct_ledger_append(struct ct_ledger *ledger, struct ct_bytes entry, ui
     return CT_OK;
 }
 
-static enum ct_err store_pending(struct ct_ledger *ledger) {
+static enum ct_err write_pending(struct ct_ledger *ledger) {
     if (ledger->pending.length == 0) {
         return CT_OK;
     }
     char path[CT_LEDGER_PATH_MAX];
     ct_ledger_path(ledger, CT_LEDGER_ENTRIES, path);
     CT_TRY(ct_disk_write(ledger->fd, path, ct_buf_bytes(&ledger->pending), ledger->stored));
-    CT_TRY(ct_disk_sync(ledger->fd, path));
-    ledger->stored += ledger->pending.length;
-    ct_buf_clear(&ledger->pending);
+    ledger->written = true;
     return CT_OK;
 }
 
 enum ct_err ct_ledger_store(struct ct_ledger *ledger) {
     CT_TRY(check_writable(ledger));
-    enum ct_err err = store_pending(ledger);
+    enum ct_err err = write_pending(ledger);
+    if (err == CT_OK) {
+        err = ct_ledger_land(ledger);
+    }
     if (err != CT_OK) {
         fail_after(ledger, err);
     }
@@ -238,8 +234,9 @@ enum ct_err ct_ledger_store(struct ct_ledger *ledger) {
 
 /* Under `note`, or under one of its own making. */
 static enum ct_err publish(struct ct_ledger *ledger, const struct ct_bytes *note) {
-    CT_TRY(store_pending(ledger));
-    CT_TRY(ct_tiles_write(ledger, ledger->published, ledger->tree.size));
+    CT_TRY(write_pending(ledger));
+    CT_TRY(ct_tiles_stage(ledger, ledger->published, ledger->tree.size));
+    CT_TRY(ct_ledger_land(ledger));
     return note != NULL ? put_checkpoint(ledger, *note, ledger->tree.size)
                         : write_checkpoint(ledger, ledger->tree.size);
 }

@@ -302,7 +302,8 @@ static enum ct_err hold_full_tiles(struct ct_ledger *ledger) {
     enum ct_err closed = reader_close(&reader);
     ct_buf_deinit(&bundle);
     ct_tree_deinit(&tree);
-    return err == CT_OK ? closed : err;
+    CT_TRY(err == CT_OK ? closed : err);
+    return ct_ledger_land(ledger);
 }
 
 /* Sizes of kept checkpoints, by their names. */
@@ -449,6 +450,9 @@ static enum ct_err repair(struct ct_ledger *ledger, bool damaged) {
     /* The checkpoint's name may be from a process that did not live to sync it. */
     if (err == CT_OK) {
         err = ct_disk_sync_dir(ledger->dir);
+    }
+    if (err != CT_OK) {
+        ct_ledger_unstage(ledger);
     }
     free(kept.sizes);
     return err;

@@ -1,6 +1,6 @@
 /* What the files of the ledger share: ledger.c writes, ledger_open.c opens and checks,
- * ledger_read.c reads what is no longer in memory, ledger_tiles.c has the tiles, ledger_tree.c the
- * newest hashes. */
+ * ledger_read.c reads what is no longer in memory, ledger_sync.c makes durable, ledger_tiles.c has
+ * the tiles, ledger_tree.c the newest hashes. */
 #ifndef PROTO_LEDGER_PARTS_H
 #define PROTO_LEDGER_PARTS_H
 
@@ -53,6 +53,17 @@ struct ct_dir_set {
     char paths[CT_DIR_SET_MAX][CT_TILE_PATH_MAX];
 };
 
+/* Files that are written and not synced, the i-th as DIR/tile.i.tmp, and the names they get. */
+#define CT_STAGED_MAX    64
+#define CT_TEMPORARY_MAX 24
+struct ct_staged {
+    uint32_t count;
+    struct ct_staged_file {
+        int fd;
+        char name[CT_TILE_PATH_MAX];
+    } files[CT_STAGED_MAX];
+};
+
 #define CT_LEDGER_ENTRIES    "entries"
 #define CT_LEDGER_CHECKPOINT "checkpoint"
 #define CT_LEDGER_KEPT       "checkpoints"
@@ -74,8 +85,10 @@ struct ct_ledger {
     uint64_t first; /* entry of the first offset: the tile of the checkpoint's end begins there */
     uint64_t *offsets; /* of entries `first` … in DIR/entries, and where entry `size` would start */
     uint64_t offsets_capacity;
-    uint64_t stored;         /* bytes of DIR/entries that are there and synced */
-    struct ct_buf pending;   /* bytes behind those */
+    uint64_t stored;       /* bytes of DIR/entries that are there and synced */
+    struct ct_buf pending; /* bytes behind those */
+    bool written;          /* DIR/entries has them too, not synced */
+    struct ct_staged staged;
     struct ct_buf note;      /* the newest checkpoint */
     struct ct_dir_set known; /* made, and their names synced, since the ledger was opened */
     struct ct_dir_set dirty; /* holding names that are not synced yet */
@@ -109,12 +122,28 @@ void ct_ledger_forget(struct ct_ledger *ledger, uint64_t size);
 /* A ct_subtree_hash; user is a struct ct_ledger. */
 enum ct_err ct_ledger_subtree(void *user, uint32_t level, uint64_t index, struct ct_hash *out);
 
-/* Makes durable all tiles that size `to` has and size `from` has not; the entries are stored. */
-CT_MUST_CHECK enum ct_err ct_tiles_write(struct ct_ledger *ledger, uint64_t from, uint64_t to);
+/* Writes a file below DIR; what is staged has its name after ct_ledger_land, which staging the one
+ * after CT_STAGED_MAX implies. */
+CT_MUST_CHECK enum ct_err ct_ledger_stage(struct ct_ledger *ledger, const char *name,
+                                          struct ct_bytes bytes);
+/* Makes `pending` durable where it is written, and the content of what is staged, and gives the
+ * names. After an error nothing is staged or written, and what has its name is durable. */
+CT_MUST_CHECK enum ct_err ct_ledger_land(struct ct_ledger *ledger);
+/* Drops what is staged or written. */
+void ct_ledger_unstage(struct ct_ledger *ledger);
+/* Makes the names of landed files durable. */
+CT_MUST_CHECK enum ct_err ct_ledger_sync_names(struct ct_ledger *ledger);
+/* Makes those names durable, and then the note under the checkpoint's name. */
+CT_MUST_CHECK enum ct_err ct_ledger_crown(struct ct_ledger *ledger, struct ct_bytes note);
+/* The name of the i-th temporary file. */
+void ct_ledger_temporary(uint32_t i, char out[CT_TEMPORARY_MAX]);
+
+/* Stages all tiles that size `to` has and size `from` has not; DIR/entries has the entries. */
+CT_MUST_CHECK enum ct_err ct_tiles_stage(struct ct_ledger *ledger, uint64_t from, uint64_t to);
 /* Removes partial tiles that full ones replaced between two published sizes. What cannot be removed
  * now is removed at the next opening. */
 void ct_tiles_prune(struct ct_ledger *ledger, uint64_t from, uint64_t to);
-/* Writes a tile or bundle unless it is there with these bytes. */
+/* Stages a tile or bundle unless it is there with these bytes. */
 CT_MUST_CHECK enum ct_err ct_tiles_hold(struct ct_ledger *ledger, int level, uint64_t index,
                                         uint32_t width, struct ct_bytes bytes);
 /* Holds the last tile of each level to the tree: writes what is missing or damaged, removes what no

@@ -14,67 +14,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define TEMPORARY "tile.tmp"
-
 /* Level −1 is the bundles', whose geometry is that of level 0. */
 static uint64_t nodes_at(int level, uint64_t size) {
     return level < 0 ? size : size >> (8 * level);
-}
-
-static bool dirs_have(const struct ct_dir_set *set, const char *path) {
-    for (uint32_t i = 0; i < set->count; i++) {
-        if (strcmp(set->paths[i], path) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void dirs_add(struct ct_dir_set *set, const char *path) {
-    snprintf(set->paths[set->next], sizeof set->paths[0], "%s", path);
-    set->next = (set->next + 1) % CT_DIR_SET_MAX;
-    set->count += set->count < CT_DIR_SET_MAX ? 1 : 0;
-}
-
-static enum ct_err sync_dirs(struct ct_ledger *ledger) {
-    for (uint32_t i = 0; i < ledger->dirty.count; i++) {
-        char path[CT_LEDGER_PATH_MAX];
-        ct_ledger_path(ledger, ledger->dirty.paths[i], path);
-        CT_TRY(ct_disk_sync_dir(path));
-    }
-    ledger->dirty.count = 0;
-    ledger->dirty.next = 0;
-    return CT_OK;
-}
-
-static enum ct_err mark_dirty(struct ct_ledger *ledger, const char *dir) {
-    if (dirs_have(&ledger->dirty, dir)) {
-        return CT_OK;
-    }
-    if (ledger->dirty.count == CT_DIR_SET_MAX) {
-        CT_TRY(sync_dirs(ledger));
-    }
-    dirs_add(&ledger->dirty, dir);
-    return CT_OK;
-}
-
-/* Makes the directories above a tile. One that is there already may be from a process that did not
- * live to sync its name, so each is synced once by each ledger that is opened. */
-static enum ct_err make_dirs(struct ct_ledger *ledger, const char *tile) {
-    char parent[CT_TILE_PATH_MAX] = "";
-    for (const char *slash = strchr(tile, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
-        char dir[CT_TILE_PATH_MAX];
-        snprintf(dir, sizeof dir, "%.*s", (int)(slash - tile), tile);
-        if (!dirs_have(&ledger->known, dir)) {
-            char path[CT_LEDGER_PATH_MAX];
-            ct_ledger_path(ledger, dir, path);
-            CT_TRY(ct_disk_make_dir(path));
-            CT_TRY(mark_dirty(ledger, parent));
-            dirs_add(&ledger->known, dir);
-        }
-        memcpy(parent, dir, sizeof parent);
-    }
-    return mark_dirty(ledger, parent);
 }
 
 /* What a tile holds that is still in memory. The span lives as long as `scratch` and the tree stay
@@ -99,19 +41,14 @@ static void scratch_init(struct ct_buf *scratch) {
     ct_buf_init(scratch, CT_TILE_WIDTH * (2u + CT_ENTRY_BYTES_MAX));
 }
 
-static enum ct_err write_tile(struct ct_ledger *ledger, int level, uint64_t index, uint32_t width,
+static enum ct_err stage_tile(struct ct_ledger *ledger, int level, uint64_t index, uint32_t width,
                               struct ct_bytes bytes) {
     char tile[CT_TILE_PATH_MAX];
     ct_tile_path(level, index, width, tile);
-    CT_TRY(make_dirs(ledger, tile));
-    char path[CT_LEDGER_PATH_MAX];
-    char temporary[CT_LEDGER_PATH_MAX];
-    ct_ledger_path(ledger, tile, path);
-    ct_ledger_path(ledger, TEMPORARY, temporary);
-    return ct_disk_replace(temporary, path, bytes);
+    return ct_ledger_stage(ledger, tile, bytes);
 }
 
-static enum ct_err write_level(struct ct_ledger *ledger, int level, uint64_t from, uint64_t to,
+static enum ct_err stage_level(struct ct_ledger *ledger, int level, uint64_t from, uint64_t to,
                                struct ct_buf *scratch) {
     for (uint64_t index = from / CT_TILE_WIDTH; index <= to / CT_TILE_WIDTH; index++) {
         uint32_t width =
@@ -119,23 +56,23 @@ static enum ct_err write_level(struct ct_ledger *ledger, int level, uint64_t fro
         if (width > 0) {
             struct ct_bytes bytes;
             CT_TRY(content(ledger, level, index, width, scratch, &bytes));
-            CT_TRY(write_tile(ledger, level, index, width, bytes));
+            CT_TRY(stage_tile(ledger, level, index, width, bytes));
         }
     }
     return CT_OK;
 }
 
-enum ct_err ct_tiles_write(struct ct_ledger *ledger, uint64_t from, uint64_t to) {
+enum ct_err ct_tiles_stage(struct ct_ledger *ledger, uint64_t from, uint64_t to) {
     struct ct_buf scratch;
     scratch_init(&scratch);
     enum ct_err err = CT_OK;
     for (int level = -1; level < CT_TREE_LEVELS && err == CT_OK; level++) {
         if (nodes_at(level, from) < nodes_at(level, to)) {
-            err = write_level(ledger, level, nodes_at(level, from), nodes_at(level, to), &scratch);
+            err = stage_level(ledger, level, nodes_at(level, from), nodes_at(level, to), &scratch);
         }
     }
     ct_buf_deinit(&scratch);
-    return err == CT_OK ? sync_dirs(ledger) : err;
+    return err;
 }
 
 /* Reads the width in the name of a partial tile: 1 to 255, no leading zero; 0 for other names. */
@@ -220,7 +157,7 @@ enum ct_err ct_tiles_hold(struct ct_ledger *ledger, int level, uint64_t index, u
     }
     ct_log(CT_LOG_WARN, "ledger", "%s is %s and is written again", path,
            err == CT_ERR_NOT_FOUND ? "missing" : "damaged");
-    return write_tile(ledger, level, index, width, bytes);
+    return stage_tile(ledger, level, index, width, bytes);
 }
 
 static enum ct_err remove_full(struct ct_ledger *ledger, int level, uint64_t index) {
@@ -264,10 +201,19 @@ static enum ct_err settle_level(struct ct_ledger *ledger, int level, const uint6
     return CT_OK;
 }
 
+/* What a publication did not come to name. */
+static enum ct_err remove_temporaries(const struct ct_ledger *ledger) {
+    for (uint32_t i = 0; i < CT_STAGED_MAX; i++) {
+        char temporary[CT_TEMPORARY_MAX], path[CT_LEDGER_PATH_MAX];
+        ct_ledger_temporary(i, temporary);
+        ct_ledger_path(ledger, temporary, path);
+        CT_TRY(ct_disk_remove(path));
+    }
+    return CT_OK;
+}
+
 enum ct_err ct_tiles_settle(struct ct_ledger *ledger, const uint64_t *kept, uint64_t kept_count) {
-    char temporary[CT_LEDGER_PATH_MAX];
-    ct_ledger_path(ledger, TEMPORARY, temporary);
-    CT_TRY(ct_disk_remove(temporary));
+    CT_TRY(remove_temporaries(ledger));
     struct ct_buf scratch;
     scratch_init(&scratch);
     enum ct_err err = CT_OK;
@@ -275,7 +221,10 @@ enum ct_err ct_tiles_settle(struct ct_ledger *ledger, const uint64_t *kept, uint
         err = settle_level(ledger, level, kept, kept_count, &scratch);
     }
     ct_buf_deinit(&scratch);
-    return err == CT_OK ? sync_dirs(ledger) : err;
+    if (err == CT_OK) {
+        err = ct_ledger_land(ledger);
+    }
+    return err == CT_OK ? ct_ledger_sync_names(ledger) : err;
 }
 
 bool ct_tiles_there(const struct ct_ledger *ledger, uint64_t size, uint64_t *out_bundle_bytes) {

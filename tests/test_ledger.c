@@ -100,7 +100,7 @@ static void partial_tiles_stay_until_the_full_one_is_there(void **state) {
     }
     assert_false(there(world, "tile/0/000.p"));
     assert_false(there(world, "tile/entries/000.p"));
-    assert_false(there(world, "tile.tmp"));
+    assert_false(there(world, "tile.0.tmp"));
     assert_false(there(world, "checkpoint.tmp"));
     struct ct_hash hashes[2] = {{{0}}};
     for (uint64_t tile = 0; tile < 2; tile++) {
@@ -209,11 +209,11 @@ static void damaged_tiles_are_written_again(void **state) {
     /* Left by a publication that did not come to its checkpoint. */
     fixture_write(below(world, "tile/0/001.p/45"), "x", 1);
     fixture_write(below(world, "tile/0/001"), "x", 1);
-    fixture_write(below(world, "tile.tmp"), "x", 1);
+    fixture_write(below(world, "tile.63.tmp"), "x", 1);
     assert_int_equal(reopen(world), CT_OK);
     assert_false(there(world, "tile/0/001.p/45"));
     assert_false(there(world, "tile/0/001"));
-    assert_false(there(world, "tile.tmp"));
+    assert_false(there(world, "tile.63.tmp"));
 }
 
 static void every_changed_byte_of_published_entries_is_seen(void **state) {

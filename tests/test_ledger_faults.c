@@ -10,7 +10,7 @@ struct watcher {
     bool once;
     enum ct_disk_op failed_op;
     size_t dirty_count;
-    char dirty[64][PATH_MAX];
+    char dirty[128][PATH_MAX];
 };
 
 static void set_dirty(struct watcher *watcher, const char *path, bool dirty) {
@@ -19,7 +19,7 @@ static void set_dirty(struct watcher *watcher, const char *path, bool dirty) {
         i++;
     }
     if (dirty && i == watcher->dirty_count) {
-        assert_true(i < 64);
+        assert_true(i < 128);
         snprintf(watcher->dirty[i], sizeof watcher->dirty[i], "%s", path);
         watcher->dirty_count++;
     } else if (!dirty && i < watcher->dirty_count) {
@@ -32,12 +32,37 @@ static void parent_of(const char *path, char out[PATH_MAX]) {
     snprintf(out, PATH_MAX, "%.*s", (int)(strrchr(path, '/') - path), path);
 }
 
-static void follow(struct watcher *watcher, enum ct_disk_op op, const char *path) {
+static bool is_dirty(const struct watcher *watcher, const char *path) {
+    for (size_t i = 0; i < watcher->dirty_count; i++) {
+        if (strcmp(watcher->dirty[i], path) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* No name for bytes that are not synced, no tile over entries and no checkpoint over anything that
+ * is not. */
+static void check_rename(const struct watcher *watcher, const char *from, const char *path) {
+    char entries[PATH_MAX];
+    const char *name = path + strlen(watcher->root) + 1;
+    snprintf(entries, sizeof entries, "%s/entries", watcher->root);
+    if (is_dirty(watcher, from)) {
+        fail_msg("%s gets its name before it is synced", path);
+    }
+    if (strncmp(name, "tile/", 5) == 0 && is_dirty(watcher, entries)) {
+        fail_msg("%s gets its name before the entries are synced", path);
+    }
+    if (strcmp(name, "checkpoint") == 0 && watcher->dirty_count > 0) {
+        fail_msg("%s gets its name before %s is synced", path, watcher->dirty[0]);
+    }
+}
+
+static void follow(struct watcher *watcher, const struct ct_disk_step *step) {
+    const char *path = step->path;
     char parent[PATH_MAX];
-    char name[PATH_MAX];
     parent_of(path, parent);
-    snprintf(name, sizeof name, "%s", path + strlen(watcher->root) + 1);
-    switch (op) {
+    switch (step->op) {
     case CT_DISK_WRITE:
     case CT_DISK_CUT:
         set_dirty(watcher, path, true);
@@ -46,22 +71,11 @@ static void follow(struct watcher *watcher, enum ct_disk_op op, const char *path
     case CT_DISK_SYNC_DIR:
         set_dirty(watcher, path, false);
         break;
-    case CT_DISK_RENAME: {
-        char temporary[PATH_MAX];
-        bool checkpoint = strncmp(name, "checkpoint", 10) == 0;
-        snprintf(temporary, sizeof temporary, "%s/%s", watcher->root,
-                 checkpoint ? "checkpoint.tmp" : "tile.tmp");
-        for (size_t i = 0; i < watcher->dirty_count; i++) {
-            /* No name for bytes that are not synced, no checkpoint over anything that is not. */
-            if (strcmp(watcher->dirty[i], temporary) == 0 ||
-                (checkpoint && strncmp(name, "checkpoints/", 12) != 0)) {
-                fail_msg("%s gets its name before %s is synced", path, watcher->dirty[i]);
-            }
-        }
-        watcher->renames_of_checkpoint += strcmp(name, "checkpoint") == 0;
+    case CT_DISK_RENAME:
+        check_rename(watcher, step->from, path);
+        watcher->renames_of_checkpoint += strcmp(path + strlen(watcher->root), "/checkpoint") == 0;
         set_dirty(watcher, parent, true);
         break;
-    }
     case CT_DISK_MAKE_DIR:
         set_dirty(watcher, parent, true);
         break;
@@ -86,7 +100,7 @@ static enum ct_disk_verdict watch(void *user, const struct ct_disk_step *step) {
         }
         return watcher->verdict;
     }
-    follow(watcher, step->op, step->path);
+    follow(watcher, step);
     return CT_DISK_GO;
 }
 
@@ -104,7 +118,7 @@ static void checkpoint_comes_last(void **state) {
     struct watcher *watcher = watcher_new(world, UINT32_MAX);
     struct ct_ledger *ledger = NULL;
     assert_int_equal(ct_ledger_create(world->path, ORIGIN, world->key, &ledger), CT_OK);
-    static const uint64_t sizes[] = {1, 2, 7, 255, 256, 257, 300, 2000};
+    static const uint64_t sizes[] = {1, 2, 7, 255, 256, 257, 300, 2000, 11000};
     uint64_t size = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         assert_int_equal(append(ledger, size, sizes[i]), CT_OK);
@@ -123,7 +137,7 @@ static void checkpoint_comes_last(void **state) {
     ct_ledger_close(ledger);
     ledger = open_ledger(world);
     assert_int_equal(watcher->dirty_count, 0);
-    assert_holds(world, ledger, 2000, 2000);
+    assert_holds(world, ledger, 11000, 11000);
     ct_ledger_close(ledger);
     ct_disk_watch(NULL, NULL);
     free(watcher);
@@ -257,10 +271,49 @@ static void every_operation_may_fail(void **state) {
     assert_true(told_in_spite > operations / 2);
 }
 
+/* A publication of more files than are synced together, cut in its middle: the next process finds
+ * what was published, and has all tiles after it has published more. */
+static void a_large_publication_may_fail(void **state) {
+    const struct world *world = *state;
+    enum { BEFORE = 10, AFTER = 9000 };
+    static const enum ct_disk_verdict verdicts[] = {CT_DISK_FAIL, CT_DISK_TEAR, CT_DISK_FULL};
+    enum ct_err err = CT_ERR_IO;
+    for (unsigned n = 0; err != CT_OK; n += 23) {
+        make_ledger(world, BEFORE);
+        struct ct_ledger *ledger = open_ledger(world);
+        assert_int_equal(append(ledger, BEFORE, AFTER), CT_OK);
+        struct watcher *watcher = watcher_new(world, n);
+        watcher->verdict = verdicts[n % 3];
+        err = ct_ledger_publish(ledger);
+        ct_disk_watch(NULL, NULL);
+        assert_true(err == CT_OK ? watcher->count <= n : n < 600);
+        free(watcher);
+        if (err == CT_ERR_FULL) {
+            assert_int_equal(ct_ledger_publish(ledger), CT_OK);
+        }
+        ct_ledger_close(ledger);
+        const uint64_t told = err == CT_OK || err == CT_ERR_FULL ? AFTER : BEFORE;
+        ledger = open_ledger(world);
+        assert_true(ct_ledger_published(ledger) == told || ct_ledger_published(ledger) == AFTER);
+        assert_tiles(world, ct_ledger_published(ledger));
+        assert_int_equal(append(ledger, ct_ledger_size(ledger), AFTER + 1), CT_OK);
+        assert_int_equal(ct_ledger_publish(ledger), CT_OK);
+        ct_ledger_close(ledger);
+        assert_tiles(world, AFTER + 1);
+        for (unsigned i = 0; i < 64; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "tile.%u.tmp", i);
+            assert_false(there(world, name));
+        }
+        wipe(world);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(checkpoint_comes_last, world_open, world_close),
         cmocka_unit_test_setup_teardown(every_operation_may_fail, world_open, world_close),
+        cmocka_unit_test_setup_teardown(a_large_publication_may_fail, world_open, world_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

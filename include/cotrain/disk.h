@@ -52,6 +52,16 @@ CT_MUST_CHECK enum ct_err ct_disk_rename(const char *from, const char *to);
 CT_MUST_CHECK enum ct_err ct_disk_link(const char *from, const char *to);
 CT_MUST_CHECK enum ct_err ct_disk_make_dir(const char *path);
 CT_MUST_CHECK enum ct_err ct_disk_sync_dir(const char *path);
+
+struct ct_disk_unsynced {
+    const char *name; /* below the directory, "" for itself */
+    int fd;           /* of a file; −1 for a directory, which is opened by its name */
+};
+/* Syncs files and directories below `dir` in order, and in about the time that one takes: all
+ * writes are under way before the first sync, which commits for them all. After a failure those in
+ * front of it are safe. */
+CT_MUST_CHECK enum ct_err ct_disk_sync_all(const char *dir, const struct ct_disk_unsynced *items,
+                                           size_t count);
 /* Nothing there is no error. */
 CT_MUST_CHECK enum ct_err ct_disk_remove(const char *path);
 /* The same for what no longer matters: a failure is let pass, and the thread's detail stays. */

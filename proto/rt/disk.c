@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -155,6 +156,22 @@ enum ct_err ct_disk_sync_dir(const char *path) {
     enum ct_err err = fsync(fd) == 0 ? CT_OK : failed("sync directory", path);
     close(fd);
     return err;
+}
+
+enum ct_err ct_disk_sync_all(const char *dir, const struct ct_disk_unsynced *items, size_t count) {
+    char path[PATH_MAX];
+    /* What goes wrong here the sync of the file tells. */
+    for (size_t i = 0; i < count; i++) {
+        if (items[i].fd >= 0) {
+            (void)sync_file_range(items[i].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *name = items[i].name;
+        snprintf(path, sizeof path, "%s%s%s", dir, name[0] == '\0' ? "" : "/", name);
+        CT_TRY(items[i].fd >= 0 ? ct_disk_sync(items[i].fd, path) : ct_disk_sync_dir(path));
+    }
+    return CT_OK;
 }
 
 enum ct_err ct_disk_remove(const char *path) {
