@@ -28,14 +28,16 @@ static const char usage[] =
     "`signatures` are checked on all threads, beside `openssl speed` where it is installed.\n"
     "\n"
     "  --dir DIR        where the ledger is made, and removed again (.)\n"
-    "  --batch N        entries that are published together (20000)\n"
+    "  --batch N        entries that are published together (100, 1000 and 10000, a tenth, a half\n"
+    "                   and the rest of the ledger)\n"
     "  --entries N      of the ledger (100000)\n" CT_BENCH_USAGE;
 
 enum { ENTRY_BYTES = 300, TURN = 4096, THREADS_MAX = 1024 };
 
 struct bench_ledger {
     const char *dir;
-    uint32_t batch, entries;
+    uint32_t batch; /* 0: of several sizes */
+    uint32_t entries;
     char path[PATH_MAX];
     struct ct_key *key;
     struct ct_hash public_key;
@@ -184,54 +186,82 @@ static double openssl_speed(uint32_t threads) {
     return rate;
 }
 
-static enum ct_err row(struct ct_bench *bench, const char *op, uint32_t threads, double per_s,
-                       const char *yardstick, double yard) {
+/* batch: entries that were done together; 1 where there is nothing to share. */
+static enum ct_err row(struct ct_bench *bench, const char *op, uint32_t threads, uint32_t batch,
+                       double per_s, const char *yardstick, double yard) {
     json_t *ratio = yard > 0.0 ? json_real(per_s / yard) : json_null();
     json_t *yard_per_s = yard > 0.0 ? json_real(yard) : json_null();
-    return ct_bench_row(bench, json_pack("{s:s, s:I, s:f, s:s, s:o, s:o}", "op", op, "threads",
-                                         (json_int_t)threads, "per_s", per_s, "yardstick",
-                                         yardstick, "yardstick_per_s", yard_per_s, "ratio", ratio));
+    return ct_bench_row(bench, json_pack("{s:s, s:I, s:I, s:f, s:s, s:o, s:o}", "op", op, "threads",
+                                         (json_int_t)threads, "batch", (json_int_t)batch, "per_s",
+                                         per_s, "yardstick", yardstick, "yardstick_per_s",
+                                         yard_per_s, "ratio", ratio));
 }
 
-static enum ct_err append_all(struct ct_bench *bench, struct bench_ledger *it) {
-    double spent_s = 0.0;
-    it->index = 0;
-    for (uint32_t done = 0; done < it->entries;) {
-        const double begin_s = ct_bench_now_s();
-        const uint32_t left = it->entries - done;
-        const uint32_t count = left < it->batch ? left : it->batch;
+/* Seconds for `entries` entries in batches of `batch`, each published. */
+static enum ct_err time_appends(struct bench_ledger *it, uint32_t batch, uint32_t entries,
+                                double *out_s) {
+    const double begin_s = ct_bench_now_s();
+    for (uint32_t done = 0; done < entries;) {
+        const uint32_t left = entries - done;
+        const uint32_t count = left < batch ? left : batch;
         for (uint32_t i = 0; i < count; i++) {
             uint64_t index;
             CT_TRY(ct_ledger_append(it->ledger, next_entry(it), &index));
         }
         CT_TRY(ct_ledger_publish(it->ledger));
-        spent_s += ct_bench_now_s() - begin_s;
         done += count;
     }
-    /* The same bytes with nothing around them. */
+    *out_s = ct_bench_now_s() - begin_s;
+    return CT_OK;
+}
+
+/* The same bytes with nothing around them. */
+static enum ct_err time_writes(struct bench_ledger *it, uint32_t batch, uint32_t entries,
+                               double *out_s) {
     char path[PATH_MAX + 8];
     snprintf(path, sizeof path, "%s/bytes", it->path);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    double bare_s = 0.0;
-    const size_t bytes = (size_t)it->batch * (ENTRY_BYTES + 2);
-    uint8_t *batch = calloc(1, bytes);
+    const size_t bytes_max = (size_t)batch * (ENTRY_BYTES + 2);
+    uint8_t *bytes = calloc(1, bytes_max);
     enum ct_err err = CT_OK;
-    for (uint32_t done = 0; done < it->entries && err == CT_OK; done += it->batch) {
-        const double begin_s = ct_bench_now_s();
-        if (fd < 0 || batch == NULL || write(fd, batch, bytes) != (ssize_t)bytes ||
+    const double begin_s = ct_bench_now_s();
+    for (uint32_t done = 0; done < entries && err == CT_OK;) {
+        const uint32_t left = entries - done;
+        const uint32_t count = left < batch ? left : batch;
+        const size_t length = (size_t)count * (ENTRY_BYTES + 2);
+        if (fd < 0 || bytes == NULL || write(fd, bytes, length) != (ssize_t)length ||
             fsync(fd) != 0) {
             err = ct_fail(CT_ERR_IO, "cannot write %s: %s", path, strerror(errno));
         }
-        bare_s += ct_bench_now_s() - begin_s;
+        done += count;
     }
-    free(batch);
+    *out_s = ct_bench_now_s() - begin_s;
+    free(bytes);
     if (fd >= 0) {
         close(fd);
     }
-    CT_TRY(err);
-    const uint32_t batches = (it->entries + it->batch - 1) / it->batch;
-    return row(bench, "append", 1, it->entries / spent_s, "write, sync",
-               (double)batches * it->batch / bare_s);
+    return err;
+}
+
+static enum ct_err append_some(struct ct_bench *bench, struct bench_ledger *it, uint32_t batch,
+                               uint32_t entries) {
+    double append_s, write_s;
+    if (entries == 0) {
+        return CT_OK;
+    }
+    CT_TRY(time_appends(it, batch, entries, &append_s));
+    CT_TRY(time_writes(it, batch, entries, &write_s));
+    return row(bench, "append", 1, batch, entries / append_s, "write, sync", entries / write_s);
+}
+
+static enum ct_err append_all(struct ct_bench *bench, struct bench_ledger *it) {
+    if (it->batch > 0) {
+        return append_some(bench, it, it->batch, it->entries);
+    }
+    const uint32_t tenth = it->entries / 10, half = it->entries / 2;
+    CT_TRY(append_some(bench, it, 100, tenth));
+    CT_TRY(append_some(bench, it, 1000, half));
+    return append_some(bench, it, 10000, it->entries - tenth - half);
 }
 
 static enum ct_err measure_hashes(struct ct_bench *bench, struct bench_ledger *it) {
@@ -241,9 +271,10 @@ static enum ct_err measure_hashes(struct ct_bench *bench, struct bench_ledger *i
     /* A leaf's message has a byte before the entry, and SHA-256 at least nine behind. */
     const double blocks = (double)((1 + ENTRY_BYTES + 9 + 63) / 64);
     const double long_per_s = LONG_BYTES / 64.0 / median_s[2];
-    CT_TRY(row(bench, "leaf", 1, TURN / median_s[0], "SHA-256 blocks", long_per_s / blocks));
+    CT_TRY(row(bench, "leaf", 1, 1, TURN / median_s[0], "SHA-256 blocks", long_per_s / blocks));
     /* One inner node a leaf, of 65 bytes. */
-    return row(bench, "tree", 1, TURN / median_s[1], "SHA-256 blocks", long_per_s / (blocks + 2));
+    return row(bench, "tree", 1, 1, TURN / median_s[1], "SHA-256 blocks",
+               long_per_s / (blocks + 2));
 }
 
 static enum ct_err measure_proofs(struct ct_bench *bench, struct bench_ledger *it) {
@@ -252,7 +283,7 @@ static enum ct_err measure_proofs(struct ct_bench *bench, struct bench_ledger *i
     double median_s[2];
     ct_bench_race(rivals, 2, bench->seconds, median_s);
     CT_TRY(it->err);
-    return row(bench, "prove", 1, TURN / median_s[0], "verifying it", TURN / median_s[1]);
+    return row(bench, "prove", 1, 1, TURN / median_s[0], "verifying it", TURN / median_s[1]);
 }
 
 static enum ct_err measure_signatures(struct ct_bench *bench, struct bench_ledger *it) {
@@ -260,11 +291,11 @@ static enum ct_err measure_signatures(struct ct_bench *bench, struct bench_ledge
     double median_s[2];
     ct_bench_race(rivals, 2, bench->seconds, median_s);
     CT_TRY(it->err);
-    CT_TRY(row(bench, "verify", 1, SIGNATURES / median_s[0], "its signature",
+    CT_TRY(row(bench, "verify", 1, 1, SIGNATURES / median_s[0], "its signature",
                SIGNATURES / median_s[1]));
     struct crowd crowd = {it, bench->threads < THREADS_MAX ? bench->threads : THREADS_MAX};
     const double all_s = ct_bench_time(verify_on_all, &crowd, bench->seconds);
-    return row(bench, "signatures", crowd.threads, crowd.threads * (double)SIGNATURES / all_s,
+    return row(bench, "signatures", crowd.threads, 1, crowd.threads * (double)SIGNATURES / all_s,
                "openssl speed", openssl_speed(crowd.threads));
 }
 
@@ -349,7 +380,7 @@ int ct_bench_ledger(int argc, char **argv) {
         {"entries", required_argument, NULL, OPTION_ENTRIES},
         {NULL, 0, NULL, 0},
     };
-    static struct bench_ledger it = {.dir = ".", .batch = 20000, .entries = 100000};
+    static struct bench_ledger it = {.dir = ".", .entries = 100000};
     struct ct_bench bench = {.name = "ledger",
                              .usage = usage,
                              .options = options,

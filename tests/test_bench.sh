@@ -55,6 +55,8 @@ expect 2 "--numerics takes" "$cotrain" bench step --numerics fp64
 report 'all(.rows[]; .per_s > 0) and
     ([.rows[].op] == ["append", "leaf", "tree", "prove", "verify", "signatures"])' \
     ledger --dir "$work" --entries 600 --batch 300
+report '[.rows[] | select(.op == "append") | .batch] == [100, 1000, 10000]' \
+    ledger --dir "$work" --entries 600
 expect 1 "dir takes another" "$cotrain" bench ledger --dir "$work/none"
 
 rate='.gflops > 0 and .peak_gflops > 0 and .peak_ratio > 0'
