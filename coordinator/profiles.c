@@ -29,14 +29,17 @@ enum ct_err ct_profiles_heard(const char *dir, const struct ct_fold *fold, struc
     if (record.length > 0) {
         CT_TRY(ct_volunteer_open(record, &fold->run_id, &seat->key, NULL, &digest));
     }
+    if (record.length == 0) {
+        if (node == NULL) {
+            return CT_OK;
+        }
+        CT_TRY(record_path(dir, &node->profile, path));
+        return ct_disk_remove(path);
+    }
     if (node == NULL) {
         memcpy(seat->profile, record.data, record.length);
         seat->profile_length = (uint32_t)record.length;
         return CT_OK;
-    }
-    if (record.length == 0) {
-        CT_TRY(record_path(dir, &node->profile, path));
-        return ct_disk_remove(path);
     }
     if (!ct_hash_equal(&digest, &node->profile)) {
         return ct_fail(CT_ERR_RULE, "its profile is not the one that it was admitted with");
