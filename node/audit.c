@@ -275,6 +275,7 @@ enum ct_err ct_audit_run(struct ct_source *source, const struct ct_audit_options
         CT_TRY(ct_isa_start());
     }
     const enum ct_err err = run(&audit);
+    ct_manifest_deinit(&audit.manifest);
     ct_units_close(audit.units);
     ct_ref_sort_close(audit.named);
     ct_pool_close(audit.pool);

@@ -221,3 +221,19 @@ enum ct_err ct_audit_first_entry(struct ct_source *source, uint64_t size, struct
     ct_buf_deinit(&arrival.bytes);
     return err;
 }
+
+enum ct_err ct_audit_last_entries(struct ct_source *source, uint64_t size, ct_bundle_entry each,
+                                  void *user) {
+    const uint64_t index = (size - 1) / CT_TILE_WIDTH;
+    struct arrival arrival = {.width = (uint32_t)(size - index * CT_TILE_WIDTH)};
+    enum ct_err err = read_bundle(source, index, &arrival);
+    if (err == CT_OK) {
+        /* The bundle was parsed with one of two widths when it was read. */
+        err = ct_bundle_parse(ct_buf_bytes(&arrival.bytes), arrival.width, each, user);
+        if (err != CT_OK) {
+            err = ct_bundle_parse(ct_buf_bytes(&arrival.bytes), CT_TILE_WIDTH, each, user);
+        }
+    }
+    ct_buf_deinit(&arrival.bytes);
+    return err;
+}

@@ -19,5 +19,9 @@ CT_MUST_CHECK enum ct_err ct_audit_copy(struct ct_source *source, struct ct_pool
 /* The first bundle of a log that claims to have `size` entries. */
 CT_MUST_CHECK enum ct_err ct_audit_first_entry(struct ct_source *source, uint64_t size,
                                                struct ct_buf *out);
+/* Calls back for each of the last entries of a log that claims to have `size` (not 0), a bundle's
+ * at most; perhaps twice, and perhaps for some behind them. */
+CT_MUST_CHECK enum ct_err ct_audit_last_entries(struct ct_source *source, uint64_t size,
+                                                ct_bundle_entry each, void *user);
 
 #endif

@@ -361,6 +361,25 @@ static void check_file(void *user, size_t at) {
     }
 }
 
+/* What entry `index` names is an update, and has expired while the audit was under way. */
+static bool has_expired(struct ct_audit *audit, uint64_t index) {
+    struct ct_audit_cursor cursor = {.log = &audit->log, .next = index};
+    struct ct_envelope envelope;
+    struct ct_entry entry;
+    struct ct_bytes bytes;
+    char reason[400];
+    snprintf(reason, sizeof reason, "%s", ct_err_detail());
+    const bool expired = ct_audit_cursor_next(&cursor, &bytes) == CT_OK &&
+                         ct_envelope_open(bytes, &envelope) == CT_OK &&
+                         ct_entry_decode(envelope.payload, &entry) == CT_OK &&
+                         entry.kind == CT_ENTRY_COMMIT && ct_audit_has_expired(audit, entry.round);
+    ct_audit_cursor_deinit(&cursor);
+    if (!expired) {
+        (void)ct_fail(CT_ERR_NOT_FOUND, "%s", reason);
+    }
+    return expired;
+}
+
 /* A named blob that the directory lacks: perhaps another place has it. */
 static enum ct_err check_elsewhere(struct ct_audit *audit, const struct ct_named_ref *named) {
     char path[4096], file[160];
@@ -374,7 +393,7 @@ static enum ct_err check_elsewhere(struct ct_audit *audit, const struct ct_named
     if (err == CT_ERR_MEMORY || err == CT_ERR_TOO_LARGE) {
         return err;
     }
-    if (err != CT_OK) {
+    if (err != CT_OK && !(err == CT_ERR_NOT_FOUND && has_expired(audit, named->entry))) {
         ct_audit_blob_file(&named->ref.sha256, file);
         ct_audit_find(audit->report,
                       err == CT_ERR_DIGEST ? CT_FINDING_BROKEN : CT_FINDING_UNAVAILABLE,

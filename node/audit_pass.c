@@ -172,9 +172,10 @@ static void drop_payloads(struct pass *pass) {
     pass->payload_count = 0;
 }
 
-static bool is_gone(const struct payload *payload) {
-    return payload->may_be_gone &&
-           (payload->fetched == CT_ERR_NOT_FOUND || payload->fetched == CT_ERR_NETWORK);
+/* Not there, and no fault of anybody's. */
+static bool is_gone(struct ct_audit *audit, enum ct_err fetched, uint32_t round) {
+    return (fetched == CT_ERR_NOT_FOUND || fetched == CT_ERR_NETWORK) &&
+           ct_audit_has_expired(audit, round);
 }
 
 static enum ct_err flush_payloads(struct pass *pass) {
@@ -189,7 +190,7 @@ static enum ct_err flush_payloads(struct pass *pass) {
         if (err == CT_ERR_MEMORY || (payload->fetched != CT_OK && err == CT_ERR_TOO_LARGE)) {
             return ct_fail(err, "%s", payload->reason);
         }
-        if (is_gone(payload)) {
+        if (is_gone(audit, payload->fetched, fold->round)) {
             ct_audit_note_gone(audit, fold->round, &payload->commit.update);
             pass->merges =
                 pass->merges && fold->nodes[payload->commit.author - 1].part != CT_PART_RECEIVED;
@@ -399,8 +400,7 @@ void ct_audit_find_model(struct ct_audit *audit, uint64_t index, uint32_t round,
     const bool accused = err == CT_ERR_DIGEST;
     const bool broken = err == CT_ERR_FORMAT || err == CT_ERR_RULE;
     char file[160];
-    if ((err == CT_ERR_NOT_FOUND || err == CT_ERR_NETWORK) &&
-        round <= audit->report->expired.line) {
+    if (is_gone(audit, err, round)) {
         return;
     }
     ct_audit_log_file(&audit->log, index, file);
@@ -449,6 +449,7 @@ static enum ct_err take_entry(struct pass *pass, uint32_t at, bool *out_more) {
     }
     if (applied != CT_OK && valid) {
         ct_audit_find_model(audit, index, replay->fold.round, applied);
+        pass->merges = pass->merges && !is_gone(audit, applied, replay->fold.round);
     }
     CT_ASSERT(known);
     audit->end = index + 1;

@@ -25,6 +25,8 @@ struct ct_audit {
     /* Payloads that may be gone are looked for all the same: in a directory, and where one more
      * place of blobs was given. Else they count as gone. */
     bool seeks_expired;
+    struct ct_manifest manifest; /* owned; zeroed before ct_audit_draw_line */
+    uint64_t looked_seconds;     /* when the line was looked for again */
 };
 
 bool ct_audit_is_narrow(const struct ct_audit_narrow *narrow);
@@ -54,6 +56,9 @@ void ct_audit_find_model(struct ct_audit *audit, uint64_t index, uint32_t round,
 
 /* Finds out which payloads may be gone, before the pass: report->expired.rounds and line. */
 CT_MUST_CHECK enum ct_err ct_audit_draw_line(struct ct_audit *audit);
+/* Whether a payload of that round, which is not there, need not be: by the tree that is audited,
+ * or, as the run may have gone on meanwhile, by what it has published since. */
+bool ct_audit_has_expired(struct ct_audit *audit, uint32_t round);
 /* Takes note of a received payload that has expired and is not to be had. */
 void ct_audit_note_gone(struct ct_audit *audit, uint32_t round, const struct ct_blob_ref *update);
 /* A round has closed; `merges` unless payloads that it merged are gone. *base_known tells whether

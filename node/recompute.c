@@ -32,7 +32,8 @@ struct walk {
 
 /* The unit under way. */
 struct unit {
-    bool open; /* its state is known so far */
+    bool open;    /* its state is known so far */
+    bool expired; /* a base of it cannot be had any more: the run went on meanwhile */
     uint32_t next_index;
 };
 
@@ -281,10 +282,14 @@ static enum ct_err recompute_one(struct ct_audit *audit, struct bench *bench,
     }
     if (!unit->open || unit->next_index != assignment->index || !replay->theta_valid) {
         unit->open = false;
-        find_unavailable(audit, claim, fold->round,
-                         replay->theta_valid
-                             ? "an earlier round of its epoch could not be recomputed"
-                             : "the model that it starts from could not be replayed");
+        unit->expired =
+            unit->expired || (!replay->theta_valid && ct_audit_has_expired(audit, fold->round));
+        if (!unit->expired) {
+            find_unavailable(audit, claim, fold->round,
+                             replay->theta_valid
+                                 ? "an earlier round of its epoch could not be recomputed"
+                                 : "the model that it starts from could not be replayed");
+        }
         return CT_OK;
     }
     unit->next_index++;
@@ -332,6 +337,14 @@ static enum ct_err recompute_unit(struct walk *walk, struct bench *bench,
             done++;
         }
     }
+    struct ct_audit_report *report = walk->audit->report;
+    if (unit.expired) {
+        report->units_total--;
+        report->expired.units++;
+        report->expired.contributions += drawn->commits;
+    } else {
+        report->units++;
+    }
     return CT_OK;
 }
 
@@ -351,7 +364,6 @@ enum ct_err ct_recompute_units(struct ct_audit *audit, const struct ct_unit *uni
     for (uint32_t i = 0; i < count && err == CT_OK; i++) {
         ct_audit_progress(audit->report, "units recomputed", i, count);
         err = recompute_unit(&walk, &bench, &units[i]);
-        audit->report->units += err == CT_OK;
     }
     ct_audit_progress(audit->report, "units recomputed", count, count);
     end_walk(&walk);

@@ -69,6 +69,8 @@ archive
 first=$("$cotrain" receipt "$work/node-1/receipts/round-000001.tlog-proof" | sed -n 's/^update *//p')
 [ -n "$first" ] || die "no update of round 1"
 [ -e "$(blob "$work/archive" "$first")" ] || die "the archive does not have the first update"
+audit "$url" --state "$work/state"
+holds ".ok and .retention.expired_round == 0 and .retention.updates == 0"
 kill -CONT "$two"
 
 # The line is at round 4 or beyond, and a round is open; the coordinator dies.
@@ -124,6 +126,8 @@ cp "$work/a.json" "$work/directory.json"
 audit "$url" --state none
 [ "$(jq -S '.retention, .units_total' "$work/a.json")" = "$(jq -S '.retention, .units_total' "$work/directory.json")" ] ||
     die "another report by address"
+audit "$url" --state "$work/state"
+holds ".ok and .continued.entries > 0 and .retention.updates == $gone and .replayed_rounds == $rounds - $line"
 "$cotraind" mirror "$url" "$work/late" --once >"$work/late.out" 2>&1 || die "a late copy"
 [ "$(cd "$work/late/blobs" && find . -type f | sort)" = "$(cd "$work/mirror/blobs" && find . -type f | sort)" ] ||
     die "other blobs in the late copy"
