@@ -3,8 +3,6 @@
 #ifndef COTRAIN_KERNELS_BINARY64_H
 #define COTRAIN_KERNELS_BINARY64_H
 
-#include <stddef.h>
-
 /* Natural logarithm of a positive normal x, within 2 units in the last place:
  * x = 2^k·m, √½ ≤ m < √2, log x = k·ln 2 + 2·artanh((m − 1)/(m + 1)). */
 double ct_log64(double x);
@@ -17,9 +15,5 @@ double ct_exp64(double x);
  * multiple of π/2. */
 double ct_cos64(double x);
 double ct_sin64(double x);
-
-/* x[i] becomes the logarithm or the cosine of itself: the same bits, several times as fast. */
-void ct_log64_each(double *x, size_t n);
-void ct_cos64_each(double *x, size_t n);
 
 #endif

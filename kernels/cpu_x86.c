@@ -1,5 +1,6 @@
 #include "cpu.h"
 
+#include "draw.h"
 #include "finish.h"
 #include "matmul.h"
 #include "rows.h"
@@ -44,12 +45,14 @@ int ct_isa_supported(enum ct_isa isa) {
 void ct_cpu_overlay(struct ct_ops *ops, enum ct_isa isa) {
     if (isa >= CT_ISA_AVX2) {
         ct_rows_install_avx2(ops);
+        ct_draw_install_avx2(ops);
         ct_finish_install_avx2(&ops->finish);
         ops->matmul_f32 = ct_matmul_f32_avx2;
         ops->matmul_bf16 = ct_matmul_bf16_avx2;
     }
     if (isa >= CT_ISA_AVX512) {
         ct_rows_install_avx512(ops);
+        ct_draw_install_avx512(ops);
         ct_finish_install_avx512(&ops->finish);
         ops->matmul_f32 = ct_matmul_f32_avx512;
         ops->matmul_bf16 = ct_matmul_bf16_avx512;

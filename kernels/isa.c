@@ -1,6 +1,7 @@
 #include <cotrain/isa.h>
 
 #include "cpu.h"
+#include "draw.h"
 #include "finish.h"
 #include "matmul.h"
 #include "rows.h"
@@ -27,6 +28,7 @@ enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
         return ct_fail(CT_ERR_UNSUPPORTED, "this CPU lacks what %s needs", ct_isa_name(isa));
     }
     ct_rows_install_scalar(ops);
+    ct_draw_install_scalar(ops);
     ct_finish_install_scalar(&ops->finish);
     ops->matmul_f32 = ct_matmul_f32_scalar;
     ops->matmul_bf16 = ct_matmul_bf16_scalar;

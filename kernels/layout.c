@@ -4,8 +4,7 @@
 #include <cotrain/mode.h>
 #include <cotrain/philox.h>
 
-#include "binary64.h"
-#include "flush.h"
+#include "draw.h"
 #include "parallel.h"
 
 #include <stdarg.h>
@@ -154,47 +153,27 @@ static bool ends_in_stream(const struct ct_tensor *tensor) {
            ends_with(tensor->name, ".down_proj.weight");
 }
 
-/* 53 bits of two words as a number in (0, 1]. */
-static double unit_interval(uint32_t high, uint32_t low) {
-    const uint64_t bits = ((uint64_t)high << 32 | low) >> 11;
-    return (double)(bits + 1) * 0x1p-53;
-}
-
 /* A tensor to draw. */
 struct drawing {
+    const struct ct_ops *ops;
     const struct ct_philox *philox;
     double deviation;
     size_t offset;
     float *theta;
 };
 
-enum { DRAWN = 64 }; /* together, so that no value waits for the one before it */
-
-/* Normal values by Box and Muller, theta[first …]. */
-static void draw_some(const struct drawing *drawing, size_t first, size_t count) {
-    double logarithm[DRAWN], cosine[DRAWN];
-    for (size_t j = 0; j < count; j++) {
-        uint32_t words[4];
-        ct_philox_block(drawing->philox, first + j, 0, words);
-        logarithm[j] = unit_interval(words[0], words[1]);
-        cosine[j] = unit_interval(words[2], words[3]) * 0x1.921fb54442d18p+2;
-    }
-    ct_log64_each(logarithm, count);
-    ct_cos64_each(cosine, count);
-    for (size_t j = 0; j < count; j++) {
-        const double radius = __builtin_sqrt(-2.0 * logarithm[j]);
-        drawing->theta[first + j] = ct_narrow(radius * cosine[j] * drawing->deviation);
-    }
-}
-
 static void draw_values(void *context, size_t begin, size_t end) {
     const struct drawing *drawing = context;
-    for (size_t j = begin; j < end; j += DRAWN) {
-        draw_some(drawing, drawing->offset + j, end - j < DRAWN ? end - j : DRAWN);
-    }
+    const size_t first = drawing->offset + begin;
+    drawing->ops->normals(drawing->theta + first, drawing->philox, first, drawing->deviation,
+                          end - begin);
 }
 
 void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, float *theta) {
+    /* A coordinator draws as well, and has filled no table with overlays. */
+    struct ct_ops definition;
+    ct_draw_install_scalar(&definition);
+    const struct ct_ops *ops = ct_ops.normals != NULL ? &ct_ops : &definition;
     const struct ct_mode mode = ct_mode_enter();
     const struct ct_philox philox = ct_philox_make(seed, CT_STREAM_INIT);
     const double residual = 0.02 / __builtin_sqrt(2.0 * layout->shape.layers);
@@ -208,8 +187,8 @@ void ct_layout_draw(const struct ct_layout *layout, const struct ct_hash *seed, 
             }
             continue;
         }
-        struct drawing drawing = {&philox, ends_in_stream(tensor) ? residual : 0.02, tensor->offset,
-                                  theta};
+        struct drawing drawing = {ops, &philox, ends_in_stream(tensor) ? residual : 0.02,
+                                  tensor->offset, theta};
         ct_parallel(0, count, 4096, draw_values, &drawing);
     }
     ct_mode_leave(mode);

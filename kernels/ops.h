@@ -13,6 +13,7 @@
 
 #include <cotrain/engine.h>
 #include <cotrain/isa.h>
+#include <cotrain/philox.h>
 #include <cotrain/types.h>
 
 enum ct_form {
@@ -200,6 +201,11 @@ struct ct_ops {
      * θ = fma(−lr, (m·b1) / (√(v·b2) + ε), decay ? fma(−lr·λ, θ, θ) : θ). */
     void (*adamw)(const struct ct_adamw_factors *factors, float *theta, float *m, float *v,
                   const float *g, size_t n);
+
+    /* Normal values by Box and Muller in binary64: out[i] from block first + i of the stream, times
+     * deviation, rounded once (E7). */
+    void (*normals)(float *out, const struct ct_philox *philox, uint64_t first, double deviation,
+                    size_t n);
 
     struct ct_finishes finish; /* epilogues of products */
 };

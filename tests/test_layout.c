@@ -1,5 +1,10 @@
+#include "kernels/binary64.h"
+#include "kernels/ops.h"
+
 #include <cotrain/isa.h>
 #include <cotrain/layout.h>
+#include <cotrain/mode.h>
+#include <cotrain/philox.h>
 
 #include <math.h>
 #include <setjmp.h>
@@ -254,6 +259,38 @@ static void first_model_is_a_function_of_the_seed(void **state) {
     ct_layout_deinit(&layout);
 }
 
+/* Draws of every instruction set, by the header's formula from one block a value; indices pass
+ * 2^32.
+ */
+static void every_isa_draws_the_same(void **state) {
+    (void)state;
+    enum { VALUES = 150 };
+    const struct ct_philox philox = ct_philox_make(&(struct ct_hash){{9, 8}}, CT_STREAM_INIT);
+    const uint64_t first = (1ull << 32) - 70;
+    const struct ct_mode mode = ct_mode_enter();
+    float expected[VALUES];
+    for (size_t i = 0; i < VALUES; i++) {
+        uint32_t w[4];
+        ct_philox_block(&philox, first + i, 0, w);
+        const double u = (double)((((uint64_t)w[0] << 32 | w[1]) >> 11) + 1) * 0x1p-53;
+        const double v = (double)((((uint64_t)w[2] << 32 | w[3]) >> 11) + 1) * 0x1p-53;
+        const double radius = __builtin_sqrt(-2.0 * ct_log64(u));
+        expected[i] = (float)(radius * ct_cos64(0x1.921fb54442d18p+2 * v) * 0.02);
+    }
+    for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_AVX512BF16; isa++) {
+        struct ct_ops ops;
+        if (ct_ops_install(&ops, (enum ct_isa)isa) != CT_OK) {
+            continue;
+        }
+        for (size_t count = 0; count <= VALUES; count += 50) {
+            float drawn[VALUES] = {0};
+            ops.normals(drawn, &philox, first, 0.02, count);
+            assert_memory_equal(drawn, expected, count * sizeof *drawn);
+        }
+    }
+    ct_mode_leave(mode);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpt2_small_has_its_known_size),
@@ -265,6 +302,7 @@ int main(void) {
         cmocka_unit_test(too_many_parameters_are_refused),
         cmocka_unit_test(first_llama_is_drawn_by_the_same_rule),
         cmocka_unit_test(first_model_is_a_function_of_the_seed),
+        cmocka_unit_test(every_isa_draws_the_same),
     };
     if (ct_isa_start() != CT_OK) {
         fprintf(stderr, "%s\n", ct_err_detail());
