@@ -35,7 +35,7 @@ stop() {
     kill "$1"
     wait "$1"
 }
-blob() { echo "$1/blobs/$(echo "$2" | cut -c1-2)/$(echo "$2" | cut -c3-)"; }
+blob() { echo "$1/blobs/${2%"${2#??}"}/${2#??}"; }
 # audit WHERE OPTIONS…: the report is in $work/a.json, and must be clean.
 audit() {
     "$cotrain" audit "$@" --replay --recompute all --json >"$work/a.json" 2>"$work/a.log" ||
@@ -45,9 +45,13 @@ audit() {
 holds() {
     jq -e "$1" "$work/a.json" >/dev/null || { jq 'del(.nodes, .private)' "$work/a.json" >&2; die "not so: $1"; }
 }
-# select SQL: of the last database.
-select_() { python3 -c 'import sqlite3, sys
-for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]): print(*row)' "$work/a.sqlite" "$1"; }
+# select_all: statements from standard input, of the last database; each row a line that begins with the statement's
+# number.
+select_all() { python3 -c 'import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+for number, statement in enumerate(sys.stdin, 1):
+    for row in database.execute(statement): print(number, *row)' "$work/a.sqlite"; }
+row() { sed -n "s/^$1 //p" "$work/rows"; }
 
 archive() { # once more what is there now; it must be all that must be
     "$cotraind" mirror "$url" "$work/archive" --once --keep-expired >>"$work/archive.out" 2>>"$work/archive.log" ||
@@ -96,10 +100,19 @@ check_run 3
 
 # What the audit says, against its own rows and the files that are there.
 audit "$work/run" --sqlite "$work/a.sqlite" --html "$work/a.html"
-gone=$(select_ "SELECT count(*) FROM contributions WHERE outcome = 'merged' AND round <= $line")
+merged="FROM contributions WHERE outcome = 'merged'"
 # A base is there if it is a snapshot, of an even round, or follows from one behind the line.
 lost="SELECT node, epoch, count(*) AS n FROM contributions GROUP BY node, epoch HAVING max(round <= $line AND round % 2 = 0)"
-lost=$(select_ "SELECT count(*), sum(n) FROM ($lost)")
+select_all >"$work/rows" <<SQL || die "the database"
+SELECT count(*) $merged AND round <= $line
+SELECT count(*), sum(n) FROM ($lost)
+SELECT max(round) FROM rounds WHERE NOT replayable
+SELECT expired_round, expired_updates FROM audit
+SELECT (round <= $line) + (round <= 2), update_sha256 $merged
+SELECT model_sha256 FROM rounds WHERE round = $line
+SQL
+gone=$(row 1)
+lost=$(row 2)
 [ "$gone" -ge 16 ] || die "too few updates have expired: $gone"
 holds ".ok and .rounds == $rounds and .replayed_rounds == $rounds - $line and .model_recomputed"
 holds ".retention | .rounds == 2 and .expired_round == $line and .updates == $gone and .first_round == 1 and
@@ -107,12 +120,12 @@ holds ".retention | .rounds == 2 and .expired_round == $line and .updates == $go
     .units == ${lost% *} and .contributions == ${lost#* }"
 holds ".recomputed + .retention.contributions == .contributions and .units == .units_total and .units > 0 and
     all(.chance[]; .probability == 1)"
-[ "$(select_ "SELECT round FROM rounds WHERE NOT replayable ORDER BY round DESC LIMIT 1")" = $line ] || die "rounds"
-[ "$(select_ "SELECT expired_round, expired_updates FROM audit")" = "$line $gone" ] || die "the audit's row"
+[ "$(row 3)" = $line ] || die "rounds"
+[ "$(row 4)" = "$line $gone" ] || die "the audit's row"
 grep -q "updates of rounds 1 to $line, which have expired" "$work/a.html" || die "the page"
 "$cotrain" audit "$work/run" --replay --recompute all >"$work/a.txt" 2>/dev/null || die "the audit in words"
 grep -q "$gone (.*), of rounds 1 to $line, are gone" "$work/a.txt" || die "the words"
-select_ "SELECT (round <= $line) + (round <= 2), update_sha256 FROM contributions WHERE outcome = 'merged'" >"$work/updates"
+row 5 >"$work/updates"
 while read -r expired update; do
     [ "$expired" = 1 ] || [ -e "$(blob "$work/archive" "$update")" ] || die "the archive lacks $update"
     for place in run mirror; do
@@ -167,7 +180,7 @@ missing() { # FILE: an audit must fail and tell that it is not there.
     mv "$work/away" "$work/$1"
 }
 missing "$(blob run "$kept")"
-missing "$(blob run "$(select_ "SELECT model_sha256 FROM rounds WHERE round = $line")")"
+missing "$(blob run "$(row 6)")"
 
 # What a crash left behind goes with the next start, also when nothing is remembered of what went.
 stop "$coordinator"
