@@ -116,8 +116,8 @@ jq -e "$shows" "$work/url.json" >/dev/null || die "name and region by URL"
 
 # A record that was deleted is missing to nobody: the log stays valid.
 rm "$work/run/profiles"/*
-"$cotrain" audit "$url" --json >"$work/url.json" 2>"$work/url.log" || die "the audit without profiles"
-jq -e '[.nodes[] | .name, .region] | all(. == null)' "$work/url.json" >/dev/null || die "a deleted name"
+"$cotrain" audit "$work/run" --json >"$work/found.json" 2>"$work/found.log" || die "the audit without profiles"
+jq -e '[.nodes[] | .name, .region] | all(. == null)' "$work/found.json" >/dev/null || die "a deleted name"
 
 "$cotrain" audit >/dev/null 2>&1
 [ $? = 2 ] || die "usage"
