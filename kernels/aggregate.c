@@ -10,7 +10,7 @@
 
 /* A sender as the sums see it. */
 struct party {
-    const struct ct_update *update;
+    double rate;         /* ν */
     uint64_t weight;     /* capped w */
     uint32_t weight_q22; /* Ω */
     uint32_t clip_q15;
@@ -31,12 +31,13 @@ struct sums {
     bool touched[CT_CHUNK_VALUES];
 };
 
-struct aggregation {
+struct ct_aggregation {
     struct party *parties;  /* [count] */
     struct ballot *ballots; /* [count] scratch of the medians */
     struct sums *sums;
     uint32_t count;
     uint64_t weight_q22; /* W */
+    float alpha;
 };
 
 /* By a value that the compiler cannot know: half of the least normal number is a subnormal one in
@@ -69,7 +70,7 @@ static double weighted_median(struct ballot *ballots, uint32_t count) {
 }
 
 /* w, its cap and Ω. */
-static enum ct_err weigh(struct aggregation *aggregation, const struct ct_sender *senders) {
+static enum ct_err weigh(struct ct_aggregation *aggregation, const struct ct_sender *senders) {
     const uint32_t count = aggregation->count;
     uint64_t total = 0;
     for (uint32_t i = 0; i < count; i++) {
@@ -90,21 +91,19 @@ static enum ct_err weigh(struct aggregation *aggregation, const struct ct_sender
     return CT_OK;
 }
 
-/* ν, its median, clip and ω. */
-static void clip(struct aggregation *aggregation) {
+/* The median of ν, clip and ω. */
+static void clip(struct ct_aggregation *aggregation) {
     uint32_t voters = 0;
     for (uint32_t i = 0; i < aggregation->count; i++) {
         const struct party *party = &aggregation->parties[i];
         if (party->established) {
-            const double norm = party->update->norm / sqrt((double)party->update->header.steps);
-            aggregation->ballots[voters++] = (struct ballot){norm, party->weight};
+            aggregation->ballots[voters++] = (struct ballot){party->rate, party->weight};
         }
     }
     const double median = weighted_median(aggregation->ballots, voters);
     for (uint32_t i = 0; i < aggregation->count; i++) {
         struct party *party = &aggregation->parties[i];
-        const double norm = party->update->norm / sqrt((double)party->update->header.steps);
-        const double share = norm > 0.0 ? 2.0 * median / norm : 1.0;
+        const double share = party->rate > 0.0 ? 2.0 * median / party->rate : 1.0;
         party->clip_q15 =
             share >= 1.0 ? 1u << CLIP_BITS : (uint32_t)(share * (double)(1u << CLIP_BITS));
         party->term_weight =
@@ -127,29 +126,27 @@ static uint16_t triple_code(uint16_t median) {
 }
 
 /* Codes are ordered as their scales are, so the median is taken over codes. */
-static uint16_t cap_code(struct aggregation *aggregation, uint32_t c) {
+static uint16_t cap_code(struct ct_aggregation *aggregation, const struct ct_sent *sent) {
     uint32_t voters = 0;
     for (uint32_t i = 0; i < aggregation->count; i++) {
         const struct party *party = &aggregation->parties[i];
         if (party->established) {
-            aggregation->ballots[voters++] =
-                (struct ballot){(double)party->update->codes[c], party->weight};
+            aggregation->ballots[voters++] = (struct ballot){(double)sent[i].code, party->weight};
         }
     }
     return triple_code((uint16_t)weighted_median(aggregation->ballots, voters));
 }
 
 static void add_party(struct sums *sums, const struct party *party, const struct ct_chunk *chunk,
-                      uint64_t first, uint16_t code, uint16_t cap) {
+                      const struct ct_sent *sent, uint16_t cap) {
+    const uint16_t code = sent->code < cap ? sent->code : cap;
     const uint32_t shift = (uint32_t)(cap >> 10) - (uint32_t)(code >> 10);
     const uint64_t mantissa = (uint64_t)(1024u + (code & 1023u)) << 20;
     const int64_t term = shift > 31 ? 0 : (int64_t)((mantissa >> shift) * party->term_weight);
-    const uint16_t *positions = party->update->positions + first;
-    const uint8_t *negative = party->update->negative + first;
     int64_t *sum = party->established ? sums->established : sums->newcomers;
     for (uint32_t i = 0; i < chunk->selected; i++) {
-        const uint32_t j = positions[i];
-        sum[j] += negative[i] != 0 ? -term : term;
+        const uint32_t j = sent->positions[i];
+        sum[j] += sent->negative[i] != 0 ? -term : term;
         CT_ASSERT(sum[j] <= 1ll << 53 && sum[j] >= -(1ll << 53));
         sums->normaliser[j] += party->established ? party->weight_q22 : 0;
         sums->touched[j] = true;
@@ -173,24 +170,23 @@ static float outer_step(float alpha, float g, float theta) {
 }
 
 /* Moves what any sender touched and zeroes the sums. */
-static void settle(struct aggregation *aggregation, const struct ct_chunk *chunk, uint32_t c,
-                   uint64_t first, uint16_t cap, float alpha, float *theta) {
+static void settle(struct ct_aggregation *aggregation, const struct ct_chunk *chunk,
+                   const struct ct_sent *sent, uint16_t cap, float *theta) {
     struct sums *sums = aggregation->sums;
     const double unit = ct_scale_decode((uint16_t)(cap & ~1023u)) * 0x1p-30; /* 2^(E_cap − 71) */
     for (uint32_t i = 0; i < aggregation->count; i++) {
-        const struct ct_update *update = aggregation->parties[i].update;
-        if (update->codes[c] == 0) {
+        if (sent[i].code == 0) {
             continue;
         }
         for (uint32_t s = 0; s < chunk->selected; s++) {
-            const uint32_t j = update->positions[first + s];
+            const uint32_t j = sent[i].positions[s];
             if (!sums->touched[j]) {
                 continue;
             }
             const size_t at =
                 chunk->offset + (size_t)(j / chunk->columns) * chunk->stride + j % chunk->columns;
-            theta[at] =
-                outer_step(alpha, mean_of(sums, j, aggregation->weight_q22, unit), theta[at]);
+            theta[at] = outer_step(aggregation->alpha,
+                                   mean_of(sums, j, aggregation->weight_q22, unit), theta[at]);
             sums->established[j] = 0;
             sums->newcomers[j] = 0;
             sums->normaliser[j] = 0;
@@ -199,69 +195,106 @@ static void settle(struct aggregation *aggregation, const struct ct_chunk *chunk
     }
 }
 
-static void sum_chunks(struct aggregation *aggregation, const struct ct_chunks *chunks, float alpha,
-                       float *theta) {
-    uint64_t first = 0;
-    for (uint32_t c = 0; c < chunks->count; c++) {
-        const struct ct_chunk *chunk = &chunks->chunks[c];
-        const uint16_t cap = cap_code(aggregation, c);
-        if (cap != 0) {
-            for (uint32_t i = 0; i < aggregation->count; i++) {
-                const struct party *party = &aggregation->parties[i];
-                const uint16_t code = party->update->codes[c];
-                if (code != 0) {
-                    add_party(aggregation->sums, party, chunk, first, code < cap ? code : cap, cap);
-                }
-            }
-            settle(aggregation, chunk, c, first, cap, alpha, theta);
+void ct_aggregation_move(struct ct_aggregation *aggregation, const struct ct_chunk *chunk,
+                         const struct ct_sent *sent, float *theta) {
+    const uint16_t cap = cap_code(aggregation, sent);
+    if (cap == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < aggregation->count; i++) {
+        if (sent[i].code != 0) {
+            add_party(aggregation->sums, &aggregation->parties[i], chunk, &sent[i], cap);
         }
-        first += chunk->selected;
+    }
+    settle(aggregation, chunk, sent, cap, theta);
+}
+
+void ct_aggregation_free(struct ct_aggregation *aggregation) {
+    if (aggregation != NULL) {
+        free(aggregation->parties);
+        free(aggregation->ballots);
+        free(aggregation->sums);
+        free(aggregation);
     }
 }
 
-enum ct_err ct_aggregate(const struct ct_chunks *chunks, const struct ct_sender *senders,
-                         uint32_t count, float alpha, const float *base, float *new_theta,
-                         struct ct_sender_share *shares) {
+static struct ct_aggregation *make(uint32_t count, float alpha) {
+    struct ct_aggregation *aggregation = calloc(1, sizeof *aggregation);
+    if (aggregation == NULL) {
+        return NULL;
+    }
+    *aggregation = (struct ct_aggregation){
+        .parties = calloc(count, sizeof *aggregation->parties),
+        .ballots = calloc(count, sizeof *aggregation->ballots),
+        .sums = calloc(1, sizeof *aggregation->sums),
+        .count = count,
+        .alpha = alpha,
+    };
+    if (aggregation->parties == NULL || aggregation->ballots == NULL || aggregation->sums == NULL) {
+        ct_aggregation_free(aggregation);
+        return NULL;
+    }
+    return aggregation;
+}
+
+enum ct_err ct_aggregation_new(const struct ct_sender *senders, uint32_t count, float alpha,
+                               struct ct_sender_share *shares, struct ct_aggregation **out) {
     CT_ASSERT(count >= 1 && count <= CT_NODES_MAX);
     CT_ASSERT(default_mode());
-    struct aggregation aggregation = {
-        .parties = calloc(count, sizeof *aggregation.parties),
-        .ballots = calloc(count, sizeof *aggregation.ballots),
-        .sums = calloc(1, sizeof *aggregation.sums),
-        .count = count,
-    };
-    enum ct_err err = CT_OK;
-    if (aggregation.parties == NULL || aggregation.ballots == NULL || aggregation.sums == NULL) {
-        err = ct_fail(CT_ERR_MEMORY, "no memory to aggregate %lu updates", (unsigned long)count);
-        goto out;
+    struct ct_aggregation *aggregation = make(count, alpha);
+    if (aggregation == NULL) {
+        return ct_fail(CT_ERR_MEMORY, "no memory to aggregate %lu updates", (unsigned long)count);
     }
     bool any_established = false;
     for (uint32_t i = 0; i < count; i++) {
         any_established = any_established || senders[i].established;
     }
     for (uint32_t i = 0; i < count; i++) {
-        const bool established = senders[i].established || !any_established;
-        aggregation.parties[i] =
-            (struct party){.update = senders[i].update, .established = established};
+        const struct ct_update *update = senders[i].update;
+        aggregation->parties[i] =
+            (struct party){.rate = update->norm / sqrt((double)update->header.steps),
+                           .established = senders[i].established || !any_established};
     }
-    err = weigh(&aggregation, senders);
+    enum ct_err err = weigh(aggregation, senders);
     if (err != CT_OK) {
-        goto out;
+        ct_aggregation_free(aggregation);
+        return err;
     }
-    clip(&aggregation);
+    clip(aggregation);
+    for (uint32_t i = 0; shares != NULL && i < count; i++) {
+        shares[i] = (struct ct_sender_share){aggregation->parties[i].weight_q22,
+                                             aggregation->parties[i].clip_q15};
+    }
+    *out = aggregation;
+    return CT_OK;
+}
+
+enum ct_err ct_aggregate(const struct ct_chunks *chunks, const struct ct_sender *senders,
+                         uint32_t count, float alpha, const float *base, float *new_theta,
+                         struct ct_sender_share *shares) {
+    struct ct_aggregation *aggregation = NULL;
+    CT_TRY(ct_aggregation_new(senders, count, alpha, shares, &aggregation));
+    struct ct_sent *sent = calloc(count, sizeof *sent);
+    if (sent == NULL) {
+        ct_aggregation_free(aggregation);
+        return ct_fail(CT_ERR_MEMORY, "no memory to aggregate %lu updates", (unsigned long)count);
+    }
     if (new_theta != base) {
         memcpy(new_theta, base, chunks->layout->parameters * sizeof *base);
     }
-    sum_chunks(&aggregation, chunks, alpha, new_theta);
-    for (uint32_t i = 0; shares != NULL && i < count; i++) {
-        shares[i] = (struct ct_sender_share){aggregation.parties[i].weight_q22,
-                                             aggregation.parties[i].clip_q15};
+    size_t first = 0;
+    for (uint32_t c = 0; c < chunks->count; c++) {
+        for (uint32_t i = 0; i < count; i++) {
+            const struct ct_update *update = senders[i].update;
+            sent[i] = (struct ct_sent){update->codes[c], update->positions + first,
+                                       update->negative + first};
+        }
+        ct_aggregation_move(aggregation, &chunks->chunks[c], sent, new_theta);
+        first += chunks->chunks[c].selected;
     }
-out:
-    free(aggregation.parties);
-    free(aggregation.ballots);
-    free(aggregation.sums);
-    return err;
+    free(sent);
+    ct_aggregation_free(aggregation);
+    return CT_OK;
 }
 
 float ct_outer_rate(uint32_t round, uint32_t rounds) {

@@ -102,14 +102,9 @@ static void write_gap(struct writer *writer, uint32_t gap) {
     write_bits(writer, (uint64_t)(gap & ((1u << RICE_BITS) - 1)) << 1, RICE_BITS + 1);
 }
 
-struct reader {
-    const uint8_t *data;
-    uint64_t bits;     /* in the stream */
-    uint64_t position; /* may pass `bits`: what lies beyond reads as zero, and the caller looks */
-};
-
-/* At least 57 bits from the position on, zeros past the end. */
-static uint64_t peek(const struct reader *reader) {
+/* At least 57 bits from the position on, zeros past the end: the position may pass it, and the
+ * caller looks. */
+static uint64_t peek(const struct ct_update_reader *reader) {
     const uint64_t byte = reader->position >> 3;
     const uint64_t bytes = reader->bits >> 3;
     uint64_t window = 0;
@@ -120,7 +115,7 @@ static uint64_t peek(const struct reader *reader) {
 }
 
 /* False for a quotient that no gap has. */
-static bool read_gap(struct reader *reader, uint32_t *out_gap) {
+static bool read_gap(struct ct_update_reader *reader, uint32_t *out_gap) {
     uint32_t quotient = 0;
     uint64_t window = peek(reader);
     while ((window & 0xffffffffu) == 0xffffffffu) {
@@ -282,14 +277,15 @@ static enum ct_err decode_header(const struct ct_chunks *chunks, struct ct_bytes
     return CT_OK;
 }
 
-static enum ct_err decode_chunk(struct reader *reader, const struct ct_chunk *chunk, uint32_t c,
-                                uint16_t *positions, uint8_t *negative) {
+static enum ct_err read_chunk(struct ct_update_reader *reader, uint16_t *positions,
+                              uint8_t *negative) {
+    const struct ct_chunk *chunk = &reader->chunks->chunks[reader->chunk];
     uint32_t next = 0;
     for (uint32_t i = 0; i < chunk->selected; i++) {
         uint32_t gap;
         if (!read_gap(reader, &gap) || gap >= chunk->values - next) {
             return ct_fail(CT_ERR_FORMAT, "update, chunk %lu: a position beyond its %lu values",
-                           (unsigned long)c, (unsigned long)chunk->values);
+                           (unsigned long)reader->chunk, (unsigned long)chunk->values);
         }
         positions[i] = (uint16_t)(next + gap);
         next += gap + 1;
@@ -299,44 +295,77 @@ static enum ct_err decode_chunk(struct reader *reader, const struct ct_chunk *ch
         reader->position++;
     }
     if (reader->position > reader->bits) {
-        return ct_fail(CT_ERR_FORMAT, "update ends inside chunk %lu", (unsigned long)c);
+        return ct_fail(CT_ERR_FORMAT, "update ends inside chunk %lu", (unsigned long)reader->chunk);
     }
     return CT_OK;
 }
 
-static enum ct_err decode_body(const struct ct_chunks *chunks, const uint8_t *body, size_t length,
-                               struct ct_update *out) {
-    const size_t code_bytes = 2 * (size_t)chunks->count;
-    struct reader reader = {.data = body + code_bytes, .bits = 8 * (uint64_t)(length - code_bytes)};
-    uint64_t first = 0;
-    double squares = 0.0;
-    for (uint32_t c = 0; c < chunks->count; c++) {
-        const struct ct_chunk *chunk = &chunks->chunks[c];
-        const uint16_t code = (uint16_t)(body[2 * (size_t)c] | body[2 * (size_t)c + 1] << 8);
-        if (!ct_scale_valid(code)) {
-            return ct_fail(CT_ERR_FORMAT, "update, chunk %lu: no scale has the code %u",
-                           (unsigned long)c, code);
-        }
-        out->codes[c] = code;
-        if (code != 0) {
-            CT_TRY(decode_chunk(&reader, chunk, c, out->positions + first, out->negative + first));
-            const double scale = ct_scale_decode(code);
-            squares += (double)chunk->selected * (scale * scale);
-        }
-        first += chunk->selected;
+enum ct_err ct_update_open(const struct ct_chunks *chunks, struct ct_bytes payload,
+                           struct ct_update_header *header, struct ct_update_reader *out) {
+    CT_TRY(decode_header(chunks, payload, header));
+    const size_t head_bytes = CT_UPDATE_HEADER_BYTES + 2 * (size_t)chunks->count;
+    *out = (struct ct_update_reader){
+        .chunks = chunks,
+        .codes = payload.data + CT_UPDATE_HEADER_BYTES,
+        .data = payload.data + head_bytes,
+        .bits = 8 * (uint64_t)(payload.length - head_bytes),
+    };
+    return CT_OK;
+}
+
+enum ct_err ct_update_next(struct ct_update_reader *reader, uint16_t *out_code, uint16_t *positions,
+                           uint8_t *negative) {
+    CT_ASSERT(reader->chunk < reader->chunks->count);
+    const uint8_t *bytes = reader->codes + 2 * (size_t)reader->chunk;
+    const uint16_t code = (uint16_t)(bytes[0] | bytes[1] << 8);
+    if (!ct_scale_valid(code)) {
+        return ct_fail(CT_ERR_FORMAT, "update, chunk %lu: no scale has the code %u",
+                       (unsigned long)reader->chunk, code);
     }
-    const uint64_t left = reader.bits - reader.position;
-    if (left >= 8 || peek(&reader) != 0) {
+    if (code != 0) {
+        CT_TRY(read_chunk(reader, positions, negative));
+        const double scale = ct_scale_decode(code);
+        reader->squares += (double)reader->chunks->chunks[reader->chunk].selected * (scale * scale);
+    }
+    *out_code = code;
+    reader->chunk++;
+    if (reader->chunk == reader->chunks->count &&
+        (reader->bits - reader->position >= 8 || peek(reader) != 0)) {
         return ct_fail(CT_ERR_FORMAT, "update: something follows its last chunk");
     }
-    out->norm = sqrt(squares);
+    return CT_OK;
+}
+
+enum ct_err ct_update_check(const struct ct_chunks *chunks, struct ct_bytes payload,
+                            struct ct_update_header *out_header, double *out_norm) {
+    struct ct_update_reader reader;
+    CT_TRY(ct_update_open(chunks, payload, out_header, &reader));
+    while (reader.chunk < chunks->count) {
+        uint16_t code, positions[CT_CHUNK_SELECTED_MAX];
+        uint8_t negative[CT_CHUNK_SELECTED_MAX];
+        CT_TRY(ct_update_next(&reader, &code, positions, negative));
+    }
+    *out_norm = sqrt(reader.squares);
+    return CT_OK;
+}
+
+static enum ct_err decode(struct ct_update_reader *reader, struct ct_update *out) {
+    size_t first = 0;
+    while (reader->chunk < reader->chunks->count) {
+        const uint32_t c = reader->chunk;
+        CT_TRY(
+            ct_update_next(reader, &out->codes[c], out->positions + first, out->negative + first));
+        first += reader->chunks->chunks[c].selected;
+    }
+    out->norm = sqrt(reader->squares);
     return CT_OK;
 }
 
 enum ct_err ct_update_decode(const struct ct_chunks *chunks, struct ct_bytes payload,
                              struct ct_update *out) {
+    struct ct_update_reader reader;
     *out = (struct ct_update){0};
-    CT_TRY(decode_header(chunks, payload, &out->header));
+    CT_TRY(ct_update_open(chunks, payload, &out->header, &reader));
     const size_t selected = (size_t)chunks->selected_total;
     out->codes = calloc(chunks->count, sizeof *out->codes);
     out->positions = calloc(selected, sizeof *out->positions);
@@ -346,8 +375,7 @@ enum ct_err ct_update_decode(const struct ct_chunks *chunks, struct ct_bytes pay
         err = ct_fail(CT_ERR_MEMORY, "no memory for an update of %lu chunks",
                       (unsigned long)chunks->count);
     } else {
-        err = decode_body(chunks, payload.data + CT_UPDATE_HEADER_BYTES,
-                          payload.length - CT_UPDATE_HEADER_BYTES, out);
+        err = decode(&reader, out);
     }
     if (err != CT_OK) {
         ct_update_deinit(out);

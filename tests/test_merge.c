@@ -149,6 +149,68 @@ static void merged_are_the_received(void **state) {
     free(merged);
 }
 
+/* Counts what is asked for, and finds nothing from request `lost` on. */
+struct counter {
+    struct maker *maker;
+    unsigned requests, lost;
+};
+
+static enum ct_err count_requests(void *user, const struct ct_blob_ref *ref, uint64_t maximum,
+                                  struct ct_buf *out) {
+    struct counter *counter = user;
+    return ++counter->requests > counter->lost ? ct_fail(CT_ERR_NOT_FOUND, "lost")
+                                               : maker_source(counter->maker, ref, maximum, out);
+}
+
+/* Four updates take more than an eighth of so small a model: they are read block by block, which is
+ * not in the bits, and a payload that is there only once is an error. */
+static void blocks_are_not_in_the_bits(void **state) {
+    struct world *world = *state;
+    struct maker *maker = &world->maker;
+    const struct ct_fold *fold = &maker->fold;
+    struct ct_update updates[4];
+    struct ct_sender senders[4];
+    maker_open_round(maker, requests, 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        struct ct_buf payload =
+            make_payload(world, i, &fold->round_opened.assignments.sha256, requests[i].steps);
+        commit_payload(world, i + 1, ct_buf_bytes(&payload));
+        assert_int_equal(ct_update_decode(&fold->chunks, ct_buf_bytes(&payload), &updates[i]),
+                         CT_OK);
+        senders[i] = (struct ct_sender){&updates[i], requests[i].steps * 8 * 4, true};
+        ct_buf_deinit(&payload);
+    }
+    maker_close_commits(maker);
+    for (uint32_t i = 1; i <= 4; i++) {
+        maker_receive(maker, i);
+    }
+    const size_t parameters = fold->layout.parameters;
+    float *merged = calloc(parameters, sizeof(float));
+    assert_non_null(merged);
+    assert_int_equal(ct_aggregate(&fold->chunks, senders, 4, ct_outer_rate(1, 6), world->theta,
+                                  world->local, NULL),
+                     CT_OK);
+    struct ct_merge_list list;
+    struct counter counter = {maker, 0, UINT32_MAX};
+    assert_int_equal(ct_merge_round(fold, count_requests, &counter, world->theta, merged, &list),
+                     CT_OK);
+    ct_merge_list_deinit(&list);
+    assert_memory_equal(merged, world->local, parameters * sizeof(float));
+    assert_true(counter.requests > 8 && counter.requests % 4 == 0);
+    const unsigned all = counter.requests;
+    for (counter.lost = 0; counter.lost < all; counter.lost++) {
+        counter.requests = 0;
+        assert_int_equal(
+            ct_merge_round(fold, count_requests, &counter, world->theta, merged, &list),
+            CT_ERR_NOT_FOUND);
+        assert_null(list.items);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        ct_update_deinit(&updates[i]);
+    }
+    free(merged);
+}
+
 static void nothing_received_leaves_the_model(void **state) {
     struct world *world = *state;
     struct maker *maker = &world->maker;
@@ -277,6 +339,7 @@ static void digests_cover_arrays_and_the_counter(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         WITH_WORLD(merged_are_the_received),
+        WITH_WORLD(blocks_are_not_in_the_bits),
         WITH_WORLD(nothing_received_leaves_the_model),
         WITH_WORLD(payloads_are_held_to_their_commits),
         WITH_WORLD(copies_and_lost_payloads_stop_a_merge),

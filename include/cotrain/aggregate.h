@@ -45,11 +45,32 @@ struct ct_sender_share {
     uint32_t clip_q15;
 };
 
-/* new_theta = base moved by the senders' updates with the outer rate alpha: θ' = fma(−α, g, θ).
- * base and new_theta [parameters] may be the same array, but not overlap otherwise. shares[count]
+/* A round's aggregation chunk by chunk, so that nobody needs more of the updates than one chunk of
+ * each. Asserts the default floating-point mode. */
+struct ct_aggregation;
+
+/* Of an update only header and norm are read; `senders` need not outlive the call. shares[count]
  * may be NULL. count is 1 to CT_NODES_MAX (asserted). CT_ERR_RULE for a weight of 0 or above
- * CT_WEIGHT_MAX. Allocates scratch of about 130 KiB and 40 bytes a sender; CT_ERR_MEMORY when it
- * cannot. On failure new_theta is undefined. Asserts the default floating-point mode. */
+ * CT_WEIGHT_MAX; CT_ERR_MEMORY: about 130 KiB and 40 bytes a sender. On success the caller ends it
+ * with ct_aggregation_free. */
+CT_MUST_CHECK enum ct_err ct_aggregation_new(const struct ct_sender *senders, uint32_t count,
+                                             float alpha, struct ct_sender_share *shares,
+                                             struct ct_aggregation **out);
+void ct_aggregation_free(struct ct_aggregation *aggregation);
+
+/* A sender's part in a chunk: [selected] positions and signs, not read where the code is 0. */
+struct ct_sent {
+    uint16_t code;
+    const uint16_t *positions;
+    const uint8_t *negative;
+};
+/* Moves the values of a chunk in theta[parameters] by what was sent[count]: θ' = fma(−α, g, θ). */
+void ct_aggregation_move(struct ct_aggregation *aggregation, const struct ct_chunk *chunk,
+                         const struct ct_sent *sent, float *theta);
+
+/* The whole of it for decoded updates: new_theta = base moved by them. base and new_theta
+ * [parameters] may be the same array, but not overlap otherwise. Errors of ct_aggregation_new; on
+ * failure new_theta is undefined. */
 CT_MUST_CHECK enum ct_err ct_aggregate(const struct ct_chunks *chunks,
                                        const struct ct_sender *senders, uint32_t count, float alpha,
                                        const float *base, float *new_theta,

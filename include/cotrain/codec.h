@@ -62,6 +62,28 @@ void ct_update_encode(const struct ct_chunks *chunks, const struct ct_update_hea
                       const float *base, const float *local, float *residual, uint8_t *out,
                       size_t *out_length);
 
+/* Reads payload bytes of a stranger chunk by chunk; they must stay as they are meanwhile. Errors
+ * are CT_ERR_FORMAT with the reason, for anything but the canonical encoding of some update for
+ * this model. */
+struct ct_update_reader {
+    const struct ct_chunks *chunks;
+    const uint8_t *codes;
+    const uint8_t *data;     /* the bit stream */
+    uint64_t bits, position; /* its length; what is read of it */
+    uint32_t chunk;          /* the next */
+    double squares; /* Σ k_c·a_c² of the chunks before it: exact terms, a binary64 chain */
+};
+
+/* Whether header.assignment and header.steps are those of the sender's assignment is the caller's
+ * to check. */
+CT_MUST_CHECK enum ct_err ct_update_open(const struct ct_chunks *chunks, struct ct_bytes payload,
+                                         struct ct_update_header *header,
+                                         struct ct_update_reader *out);
+/* The next chunk's scale code and, unless it is 0, positions[selected] ascending and
+ * negative[selected], 1 iff u < 0. With the last chunk, that nothing follows it. */
+CT_MUST_CHECK enum ct_err ct_update_next(struct ct_update_reader *reader, uint16_t *out_code,
+                                         uint16_t *positions, uint8_t *negative);
+
 /* A decoded update. */
 struct ct_update {
     struct ct_update_header header;
@@ -69,17 +91,18 @@ struct ct_update {
     uint16_t *positions; /* [selected_total] ascending inside a chunk; those of chunk c start at the
                             sum of `selected` of the chunks before it, unused where the code is 0 */
     uint8_t *negative;   /* [selected_total] 1 iff u < 0 */
-    double norm;         /* √ Σ k_c·a_c²: exact terms, a binary64 chain over chunks from +0 */
+    double norm;         /* √ Σ k_c·a_c² */
 };
 
-/* Decodes payload bytes of a stranger: CT_ERR_FORMAT with the reason for anything but the canonical
- * encoding of some update for this model; whether header.assignment and header.steps are those of
- * the sender's assignment is the caller's to check. Reserves 3 bytes per selected value and 2 per
- * chunk of our own model, whatever the payload says; on failure nothing is owned. On success the
- * caller ends it with ct_update_deinit. */
+/* Decodes all of it, as ct_update_open and ct_update_next do. Reserves 3 bytes per selected value
+ * and 2 per chunk of our own model, whatever the payload says; on failure nothing is owned. On
+ * success the caller ends it with ct_update_deinit. */
 CT_MUST_CHECK enum ct_err ct_update_decode(const struct ct_chunks *chunks, struct ct_bytes payload,
                                            struct ct_update *out);
 void ct_update_deinit(struct ct_update *update);
+/* The same checks, and of the update only header and norm. Reserves nothing. */
+CT_MUST_CHECK enum ct_err ct_update_check(const struct ct_chunks *chunks, struct ct_bytes payload,
+                                          struct ct_update_header *out_header, double *out_norm);
 /* Whether bytes begin as an update made for these assignments; no more than the header is read. */
 bool ct_update_is_for(struct ct_bytes payload, const struct ct_hash *assignment);
 

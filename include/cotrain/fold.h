@@ -142,11 +142,14 @@ uint32_t ct_epoch_rounds(const struct ct_fold *fold, uint32_t node, uint32_t epo
 struct ct_hash ct_model_digest(const struct ct_layout *layout, const float *theta);
 struct ct_hash ct_state_digest(const struct ct_layout *layout, const struct ct_train_state *state);
 
-/* Aggregates the round that is in CT_PHASE_UPLOAD: decodes the received payloads, applies SL1 to
+/* Aggregates the round that is in CT_PHASE_UPLOAD: checks the received payloads, applies SL1 to
  * base[parameters] and gives θ' (may be the same array) and the merge list (ended by the caller).
  * Without any received part θ' is base. A payload that is missing: the source's error; one that is
  * not what was committed to: ct_payload_check's; two equal bodies: CT_ERR_RULE. After a failure no
- * list is owned, and theta is as it was unless the failure came from ct_aggregate. */
+ * list is owned, and theta is as it was unless a payload was there once and not again.
+ *
+ * Memory: an eighth of the model, and one payload. Where the decoded updates need more, the source
+ * is asked for each payload once for every such part of them. */
 CT_MUST_CHECK enum ct_err ct_merge_round(const struct ct_fold *fold, ct_blob_source blobs,
                                          void *blobs_user, const float *base, float *theta,
                                          struct ct_merge_list *out);
