@@ -5,8 +5,36 @@
 #include <cotrain/disk.h>
 #include <cotrain/volunteer.h>
 
+#include <dirent.h>
 #include <string.h>
 #include <unistd.h>
+
+static bool is_named(const struct ct_fold *fold, const struct ct_hash *digest) {
+    for (uint32_t i = 0; i < fold->node_count; i++) {
+        if (ct_hash_equal(&fold->nodes[i].profile, digest)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void ct_profiles_sweep(const char *dir, const struct ct_fold *fold) {
+    char folder[PATH_MAX];
+    if (ct_run_path(dir, CT_RUN_PROFILES, folder) != CT_OK) {
+        return;
+    }
+    DIR *handle = opendir(folder);
+    if (handle == NULL) {
+        return;
+    }
+    for (const struct dirent *item; (item = readdir(handle)) != NULL;) {
+        struct ct_hash digest;
+        if (ct_hash_parse(item->d_name, &digest) == CT_OK && !is_named(fold, &digest)) {
+            unlinkat(dirfd(handle), item->d_name, 0);
+        }
+    }
+    closedir(handle);
+}
 
 static enum ct_err record_path(const char *dir, const struct ct_hash *digest, char *out) {
     char name[sizeof CT_RUN_PROFILES + 1 + CT_HEX_BYTES] = CT_RUN_PROFILES "/";

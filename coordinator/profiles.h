@@ -6,6 +6,9 @@
 
 #include "roster.h"
 
+/* At the start: deletes what no admission names, of a node whose admission never became durable. */
+void ct_profiles_sweep(const char *dir, const struct ct_fold *fold);
+
 /* What the node of `seat` says in its hello. Kept in the seat until the node is admitted; stored,
  * left or deleted for one that is. CT_ERR_RULE when the admission names another record, and the
  * errors of ct_volunteer_open: nothing is shown. */

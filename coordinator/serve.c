@@ -1,6 +1,7 @@
 #include "serve.h"
 
 #include "incoming.h"
+#include "profiles.h"
 #include "rollback.h"
 
 #include <cotrain/assert.h>
@@ -454,6 +455,7 @@ static enum ct_err prepare(struct ct_serve *serve) {
         CT_TRY(ct_run_path(serve->options.dir, folders[i], path));
         CT_TRY(ct_dir_make(path));
     }
+    ct_profiles_sweep(serve->options.dir, fold);
     CT_TRY(count_to_hear(serve));
     CT_TRY(ct_payload_resume(serve));
     struct ct_round_times times = {GATHER_MS, fold->manifest.round_time_ms,

@@ -78,9 +78,34 @@ static void the_admission_binds_what_is_shown(void **state) {
     ct_buf_deinit(&record);
 }
 
+/* A record whose admission never became durable goes at the next start, the others stay. */
+static void what_no_admission_names_is_deleted_at_the_start(void **state) {
+    (void)state;
+    struct ct_buf shown, orphan;
+    char path[PATH_MAX], orphan_path[PATH_MAX];
+    make_record(keys[0], &shown, path);
+    make_record(keys[2], &orphan, orphan_path);
+    struct ct_run run = read_run();
+    char hex[CT_HEX_BYTES];
+    const struct ct_hash public_key = ct_key_public(keys[0]);
+    ct_hash_hex(&ct_fold_find_key(&run.replay.fold, &public_key)->profile, hex);
+    ct_run_close(&run);
+    snprintf(path, sizeof path, "%s/run/" CT_RUN_PROFILES "/%s", dir, hex);
+    fixture_write(path, shown.data, shown.length);
+    fixture_write(orphan_path, orphan.data, orphan.length);
+    kill(server, SIGKILL);
+    waitpid(server, NULL, 0);
+    start_server();
+    assert_true(is_there(path));
+    assert_false(is_there(orphan_path));
+    ct_buf_deinit(&shown);
+    ct_buf_deinit(&orphan);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_admission_binds_what_is_shown),
+        cmocka_unit_test(what_no_admission_names_is_deleted_at_the_start),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
