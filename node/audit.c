@@ -149,7 +149,7 @@ static enum ct_err go_on(struct ct_audit *audit) {
     struct ct_audit_report *report = audit->report;
     const struct ct_unit *units = NULL;
     uint32_t count = 0;
-    ct_audit_profiles(audit);
+    CT_TRY(ct_audit_profiles(audit));
     CT_TRY(audit->whole_directory ? ct_audit_files(audit) : ct_audit_blobs(audit));
     if (audit->options->replay && ct_audit_is_narrow(&audit->options->narrow)) {
         CT_TRY(replay_part(audit));

@@ -75,8 +75,8 @@ CT_MUST_CHECK enum ct_err ct_audit_checkpoints(struct ct_audit *audit, const cha
 CT_MUST_CHECK enum ct_err ct_audit_blobs(struct ct_audit *audit);
 
 /* Reads what the nodes of the report show of themselves, into it; a record that is not what the
- * node was admitted with is a finding. */
-void ct_audit_profiles(struct ct_audit *audit);
+ * node was admitted with is a finding. CT_ERR_MEMORY. */
+CT_MUST_CHECK enum ct_err ct_audit_profiles(struct ct_audit *audit);
 
 /* Keeps a round's numbers in the report: nodes, bins. */
 CT_MUST_CHECK enum ct_err ct_audit_tally_start(struct ct_audit_report *report,
