@@ -101,15 +101,30 @@ YAML
         die "cotraind init"
 }
 
-# start_coordinator: sets $coordinator and $ticket. The ports are kept in the run directory.
-start_coordinator() {
-    "$cotraind" serve "$work/run" --listen 127.0.0.1:0 --http 0 --exit-when-done \
-        >>"$work/coordinator.log" 2>&1 &
+# start_serving DIR OPTION…: sets $coordinator, $ticket and $url; it goes on after the last round. The ports are
+# kept in the run directory.
+start_serving() {
+    served=$1
+    shift
+    "$cotraind" serve "$served" --listen 127.0.0.1:0 --http 0 "$@" >>"$work/coordinator.log" 2>&1 &
     coordinator=$!
     pids="$pids $coordinator"
-    until_true "the coordinator's ports" "$cotraind" ticket "$work/run"
-    ticket=$("$cotraind" ticket "$work/run" | sed -n 's/^ticket *//p')
-    [ -n "$ticket" ] || die "no ticket"
+    until_true "the coordinator's ports" "$cotraind" ticket "$served"
+    ticket=$("$cotraind" ticket "$served" | sed -n 's/^ticket *//p')
+    url=$("$cotraind" ticket "$served" | sed -n 's/^url *//p')
+    [ -n "$ticket" ] && [ -n "$url" ] || die "no ticket"
+    until_true "the coordinator's HTTP" curl -sf --noproxy '*' "${url}checkpoint"
+}
+
+# start_coordinator: the same for $work/run, until all nodes have left at its end.
+start_coordinator() {
+    start_serving "$work/run" --exit-when-done
+}
+
+# stop PID: in order; its status.
+stop() {
+    kill "$1"
+    wait "$1"
 }
 
 # start_node N [OPTION…]: sets $started.

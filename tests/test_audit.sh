@@ -106,9 +106,7 @@ expect_found stray "a stray file"
 rm "$work/run/stray"
 
 # Over HTTP, from a coordinator that serves the finished run.
-start_coordinator
-url=http://127.0.0.1:$(sed -n 's/^http //p' "$work/run/ports")/
-until_true "the HTTP side" "$cotrain" audit "$url"
+start_serving "$work/run"
 "$cotrain" audit "$url" --replay --recompute 1 --json >"$work/url.json" 2>"$work/url.log" ||
     die "the audit of $url"
 [ "$(jq -r .model_sha256 "$work/url.json")" = "$model" ] || die "the URL has another model"
@@ -116,8 +114,8 @@ jq -e "$shows" "$work/url.json" >/dev/null || die "name and region by URL"
 
 # A record that was deleted is missing to nobody: the log stays valid.
 rm "$work/run/profiles"/*
-"$cotrain" audit "$work/run" --json >"$work/found.json" 2>"$work/found.log" || die "the audit without profiles"
-jq -e '[.nodes[] | .name, .region] | all(. == null)' "$work/found.json" >/dev/null || die "a deleted name"
+"$cotrain" audit "$url" --json >"$work/url.json" 2>"$work/url.log" || die "the audit without profiles"
+jq -e '[.nodes[] | .name, .region] | all(. == null)' "$work/url.json" >/dev/null || die "a deleted name"
 
 "$cotrain" audit >/dev/null 2>&1
 [ $? = 2 ] || die "usage"

@@ -64,7 +64,7 @@ rm "$ledger/checkpoints/2"
 # A run's log over HTTP, as a coordinator serves it: paths, media types, caching, and the key that
 # its ticket tells.
 make_run 2 2
-start_coordinator
+start_serving "$work/run"
 start_node 1
 one=$started
 start_node 2

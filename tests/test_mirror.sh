@@ -14,28 +14,12 @@ start_mirror() {
     mirror=$!
     pids="$pids $mirror"
 }
-# serve DIR OPTIONS…: sets $coordinator, $ticket and $url; it goes on after the last round.
-serve() {
-    dir=$1
-    shift
-    "$cotraind" serve "$dir" --listen 127.0.0.1:0 --http 0 "$@" >>"$work/coordinator.log" 2>&1 &
-    coordinator=$!
-    pids="$pids $coordinator"
-    until_true "the coordinator's ports" "$cotraind" ticket "$dir"
-    ticket=$("$cotraind" ticket "$dir" | sed -n 's/^ticket *//p')
-    url=$("$cotraind" ticket "$dir" | sed -n 's/^url *//p')
-    until_true "the coordinator's HTTP" curl -sf --noproxy '*' "${url}checkpoint"
-}
-stop() {
-    kill "$1"
-    wait "$1"
-}
 round_of_copy() { [ "$(ls "$work/mirror/ledger/checkpoints" 2>/dev/null | wc -l)" -gt "$1" ]; }
 same() { cmp -s "$work/run/ledger/checkpoint" "$work/mirror/ledger/checkpoint"; }
 
 make_run 3 12 24
 cp -r "$work/run" "$work/fork"
-serve "$work/run"
+start_serving "$work/run"
 run_id=${ticket##*/}
 start_mirror --run "$run_id"
 start_node 1
@@ -58,7 +42,7 @@ for shard in "$work"/data/*.tokens; do
     name=$(basename "$shard" .tokens)
     rm "$work/run/blobs/$(echo "$name" | cut -c1-2)/$(echo "$name" | cut -c3-)" || die "no shard $name"
 done
-serve "$work/run" --mirror "$mirror_url"
+start_serving "$work/run" --mirror "$mirror_url"
 start_node 3
 three=$started
 until_true "node 3 to be ready" grep -q '"event":"run"' "$work/node-3.log"
@@ -104,7 +88,7 @@ stop "$mirror" || die "Ctrl-C ended the mirror with a failure"
 # The same key goes on from the first entry with another history.
 cp "$work/mirror/ledger/checkpoint" "$work/before"
 rm -rf "$work/node-1/ledger-copy" "$work/node-2/ledger-copy" "$work/node-1/model" "$work/node-2/model"
-serve "$work/fork"
+start_serving "$work/fork"
 start_node 1
 start_node 2
 until_true "the other history" sh -c "[ \$(sed -n 2p '$work/fork/ledger/checkpoint') -gt 4 ]"

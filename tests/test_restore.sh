@@ -11,8 +11,6 @@ cotraind=$1/cotraind
 make_run 2 5 24
 cp -r "$work/run/keys" "$work/keys"
 start_coordinator
-url=$("$cotraind" ticket "$work/run" | sed -n 's/^url *//p')
-until_true "the coordinator's HTTP" curl -sf --noproxy '*' "${url}checkpoint"
 "$cotraind" mirror "$url" "$work/mirror" >"$work/mirror.out" 2>>"$work/mirror.log" &
 mirror=$!
 pids="$pids $mirror"
