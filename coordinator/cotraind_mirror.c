@@ -174,7 +174,7 @@ static enum ct_err follow(struct ct_mirror *mirror, const struct options *option
                           struct ct_web *web) {
     int64_t wait_ms = POLL_MS;
     int64_t again_ms = now_ms() + AGAIN_MS;
-    uint64_t shown = UINT64_MAX;
+    uint64_t shown = UINT64_MAX, shown_lacking = 0;
     bool looked_again = false;
     char told[400] = "";
     for (;;) {
@@ -191,8 +191,10 @@ static enum ct_err follow(struct ct_mirror *mirror, const struct options *option
             looked_again = true;
             continue;
         }
-        if (shown != ct_ledger_published(mirror->ledger) || (err == CT_OK && options->once)) {
+        if (shown != ct_ledger_published(mirror->ledger) ||
+            shown_lacking != mirror->named.lacking || (err == CT_OK && options->once)) {
             shown = ct_ledger_published(mirror->ledger);
+            shown_lacking = mirror->named.lacking;
             show(mirror, options, web);
         }
         if (options->once || (err != CT_OK && !may_pass(err))) {

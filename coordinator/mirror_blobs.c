@@ -32,8 +32,12 @@ static enum ct_err want(struct ct_mirror *mirror, const struct ct_blob_ref *ref,
     }
     const enum ct_err err = ct_fetch_blob(mirror->fetch, ref, &mirror->blobs);
     if (err == CT_ERR_NOT_FOUND || err == CT_ERR_DIGEST || err == CT_ERR_TOO_LARGE) {
+        const bool may_expire =
+            mirror->named.knows_run && mirror->named.manifest.retention_rounds > 0;
         lack(mirror, ref,
-             err == CT_ERR_NOT_FOUND ? "the source does not have it" : ct_err_detail());
+             err != CT_ERR_NOT_FOUND ? ct_err_detail()
+             : may_expire ? "the source does not have it, or no more: it may have expired"
+                          : "the source does not have it");
         return CT_OK;
     }
     return err;

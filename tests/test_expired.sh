@@ -22,19 +22,6 @@ start_mirror() { # DIR OPTIONS…: sets $mirror
     mirror=$!
     pids="$pids $mirror"
 }
-serve() {
-    "$cotraind" serve "$work/run" --listen 127.0.0.1:0 --http 0 >>"$work/coordinator.log" 2>&1 &
-    coordinator=$!
-    pids="$pids $coordinator"
-    until_true "the coordinator's ports" "$cotraind" ticket "$work/run"
-    ticket=$("$cotraind" ticket "$work/run" | sed -n 's/^ticket *//p')
-    url=$("$cotraind" ticket "$work/run" | sed -n 's/^url *//p')
-    until_true "the coordinator's HTTP" curl -sf --noproxy '*' "${url}checkpoint"
-}
-stop() {
-    kill "$1"
-    wait "$1"
-}
 blob() { echo "$1/blobs/${2%"${2#??}"}/${2#??}"; }
 # audit WHERE OPTIONS…: the report is in $work/a.json, and must be clean.
 audit() {
@@ -59,7 +46,7 @@ archive() { # once more what is there now; it must be all that must be
 }
 
 make_run 3 $rounds
-serve
+start_serving "$work/run"
 start_mirror "$work/mirror"
 start_node 1
 one=$started
@@ -82,7 +69,7 @@ until_true "a receipt of round 8" test -f "$work/node-1/receipts/round-000008.tl
 kill -STOP "$two"
 kill -9 "$coordinator"
 wait "$coordinator" 2>/dev/null
-serve
+start_serving "$work/run"
 [ ! -e "$(blob "$work/run" "$first")" ] || die "the update of round 1 has not been removed"
 "$cotraind" status "$work/run" | grep -q "^updates  kept for 2 rounds; expired up to round [4-8]" || die "the status"
 start_node 3
@@ -144,7 +131,9 @@ holds ".ok and .continued.entries > 0 and .retention.updates == $gone and .repla
 "$cotraind" mirror "$url" "$work/late" --once >"$work/late.out" 2>&1 || die "a late copy"
 [ "$(cd "$work/late/blobs" && find . -type f | sort)" = "$(cd "$work/mirror/blobs" && find . -type f | sort)" ] ||
     die "other blobs in the late copy"
-! grep -q lacking "$work"/*.log "$work/late.out" || die "something that has expired was said to lack"
+nothing_lacks() { ! tail -n 1 "$work/$1.out" | grep -q lacking; }
+until_true "a mirror that lacks nothing" nothing_lacks mirror
+nothing_lacks late || die "something that has expired was said to lack"
 audit "$work/mirror"
 holds ".ok and .retention.updates == $gone"
 
@@ -185,7 +174,7 @@ missing "$(blob run "$(row 6)")"
 # What a crash left behind goes with the next start, also when nothing is remembered of what went.
 stop "$coordinator"
 rm "$work/run/cache/expiry-0" || die "nothing was remembered"
-serve
+start_serving "$work/run"
 [ ! -e "$work/$back" ] || die "an expired update outlives a restart"
 stop "$coordinator"
 stop "$mirror"
