@@ -122,7 +122,9 @@ struct product {
     size_t steps_per_unit;
     size_t units; /* of the chain */
     struct source a, b;
-    struct ct_room room;
+    float *room;   /* a hand's own part of it, when it packs its rows alone */
+    size_t held;   /* steps of one register tile there */
+    size_t blocks; /* of C's rows */
 };
 
 /* Rows of C and a part of the chain: A's side, packed by all hands together in panels of `tiles`
@@ -145,7 +147,7 @@ static inline size_t tile_row(const struct slab *slab, size_t tile) {
 
 static inline float *tile_panel(const struct product *product, const struct slab *slab,
                                 size_t tile) {
-    return product->room.floats + tile * slab->units * product->steps_per_unit * PANEL_ROWS;
+    return product->room + tile * slab->units * product->steps_per_unit * PANEL_ROWS;
 }
 
 /* Units of the chain. */
@@ -355,13 +357,52 @@ static void run_slab(const struct product *product, const struct slab *slab, str
     }
 }
 
-/* Slabs as large as the room holds: whole chains where there is no C to hold them in between, else
- * at least LONG steps if there are as many. */
+/* Rows of C, one slab of their chains after the other. Begins behind a barrier, ends without. */
+static void run_rows(const struct product *product, size_t block, struct ct_hand hand) {
+    struct slab slab = {.row = product->job->m * block / product->blocks};
+    slab.rows = product->job->m * (block + 1) / product->blocks - slab.row;
+    slab.tiles = (slab.rows + TILE_ROWS - 1) / TILE_ROWS;
+    slab.height = slab.rows / slab.tiles;
+    slab.higher = slab.rows % slab.tiles;
+    const size_t most = product->held / slab.tiles / product->steps_per_unit;
+    do {
+        const size_t left = product->units - slab.first;
+        slab.units = left <= most ? left : most / 16 * 16;
+        if (slab.first > 0) {
+            ct_barrier(hand); /* the slab before is no longer read */
+        }
+        pack_slab(product, &slab, hand);
+        ct_barrier(hand);
+        run_slab(product, &slab, hand);
+        slab.first += slab.units;
+    } while (slab.first < product->units);
+}
+
+/* Of a slab's chains: whole ones where there is no C to hold them in between, else at least LONG
+ * steps if there are as many. */
+static size_t slab_steps(const struct product *product) {
+    enum { LONG = 1024 };
+    const size_t steps = product->units * product->steps_per_unit;
+    return product->job->c != NULL && steps > LONG ? LONG : steps;
+}
+
+/* Whether every hand packs rows for itself alone, in its own part of the room. Cores that share no
+ * cache lose much time over a common room; but all of B is packed by each hand then, which many
+ * rows and few columns repay. */
+static bool takes_rows(const struct product *product, struct ct_hand hand) {
+    enum { TILES = 32, COLUMNS_OF_ROW = 4 };
+    const struct ct_matmul *job = product->job;
+    return hand.all > 1 && job->m >= hand.all * TILES * TILE_ROWS &&
+           job->n <= COLUMNS_OF_ROW * job->m &&
+           product->held / hand.all >= TILES * slab_steps(product);
+}
+
+/* Slabs as large as the room holds. */
 static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room,
                      enum packing packing) {
-    enum { LONG = 1024 };
+    enum { MOST = CT_EPILOGUE_ROWS / TILE_ROWS };
     const bool pairs = packing != PACK_F32;
-    const struct product product = {
+    struct product product = {
         .job = job,
         .packing = packing,
         .steps_per_unit = packing == PACK_WIDENED ? 2 : 1,
@@ -370,34 +411,34 @@ static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct
               pairs && job->a_float, job->k},
         .b = {job->b, job->ldb * (pairs && !job->b_float ? 2 : 4), job->form == CT_NT,
               pairs && job->b_float, job->k},
-        .room = room,
+        .room = room.floats,
+        .held = room.count / PANEL_ROWS,
     };
-    const size_t held = room.count / (PANEL_ROWS * product.steps_per_unit); /* units of one tile */
-    const size_t wanted = LONG / product.steps_per_unit;
-    const size_t units = job->c != NULL && product.units > wanted ? wanted : product.units;
-    size_t tiles = units == 0 ? held : held / units;
-    tiles = tiles < CT_EPILOGUE_ROWS / TILE_ROWS ? tiles : CT_EPILOGUE_ROWS / TILE_ROWS;
+    const bool alone = takes_rows(&product, hand);
+    const size_t rooms = alone ? hand.all : 1;
+    if (alone) {
+        product.held /= rooms;
+        product.room += product.held * PANEL_ROWS * hand.me;
+    }
+    const size_t steps = slab_steps(&product), whole = steps > 0 ? product.held / steps : MOST;
+    const size_t tiles = whole < MOST ? whole : MOST, together = tiles * TILE_ROWS * rooms;
     CT_ASSERT(tiles > 0);
-    const size_t blocks = (job->m + tiles * TILE_ROWS - 1) / (tiles * TILE_ROWS);
+    product.blocks = (job->m + together - 1) / together * rooms;
     ct_barrier(hand);
-    for (size_t block = 0; block < blocks; block++) {
-        struct slab slab = {.row = job->m * block / blocks};
-        slab.rows = job->m * (block + 1) / blocks - slab.row;
-        slab.tiles = (slab.rows + TILE_ROWS - 1) / TILE_ROWS;
-        slab.height = slab.rows / slab.tiles;
-        slab.higher = slab.rows % slab.tiles;
-        const size_t most = held / slab.tiles / 16 * 16;
-        do {
-            const size_t left = product.units - slab.first;
-            slab.units = left <= held / slab.tiles ? left : most;
-            if (block > 0 || slab.first > 0) {
-                ct_barrier(hand); /* the slab before is no longer read */
+    if (alone) {
+        struct ct_span dealt = {0, 0};
+        while (ct_deal(hand, product.blocks, &dealt)) {
+            for (size_t block = dealt.begin; block < dealt.end; block++) {
+                run_rows(&product, block, (struct ct_hand){0, 1, NULL});
             }
-            pack_slab(&product, &slab, hand);
+        }
+        return;
+    }
+    for (size_t block = 0; block < product.blocks; block++) {
+        if (block > 0) {
             ct_barrier(hand);
-            run_slab(&product, &slab, hand);
-            slab.first += slab.units;
-        } while (slab.first < product.units);
+        }
+        run_rows(&product, block, hand);
     }
 }
 

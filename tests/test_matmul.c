@@ -326,11 +326,12 @@ static void expect_team(const struct shape *shape, const struct ct_matmul *kind,
 }
 
 /* Shapes that cross every border: of tiles, panels, blocks and slabs (of the least room 2 tiles of
- * 1024 steps), of hands' shares; and fewer outputs than hands. */
+ * 1024 steps), of hands' shares; fewer outputs than hands, and so many rows that two hands take
+ * them alone. */
 static const struct shape team_shapes[] = {
-    {1, 1, 1, 0},    {130, 70, 33, 3},   {57, 33, 2500, 1}, {15, 100, 1030, 0},
-    {300, 31, 5, 2}, {14, 32, 256, 0},   {29, 65, 258, 1},  {3, 200, 511, 0},
-    {45, 40, 0, 1},  {1100, 16, 130, 0}, {50, 129, 768, 5}, {1, 70, 1500, 0},
+    {1, 1, 1, 0},      {130, 70, 33, 3}, {57, 33, 2500, 1}, {15, 100, 1030, 0}, {300, 31, 5, 2},
+    {14, 32, 256, 0},  {29, 65, 258, 1}, {3, 200, 511, 0},  {45, 40, 0, 1},     {1100, 16, 130, 0},
+    {50, 129, 768, 5}, {1, 70, 1500, 0}, {2500, 33, 21, 1}, {1000, 3, 1100, 2},
 };
 
 static void teams_equal_the_definitions(void **state) {
