@@ -31,6 +31,14 @@ static inline void store_lanes(float *to, vec_mask mask, vec values) {
     }
 }
 
+static inline void stream_lanes(float *to, vec values) {
+    _mm256_stream_ps(to, values);
+}
+
+static inline void stream_end(void) {
+    _mm_sfence();
+}
+
 static inline vec zero_lanes(void) {
     return _mm256_setzero_ps();
 }

@@ -26,6 +26,14 @@ static inline void store_lanes(float *to, vec_mask mask, vec values) {
     _mm512_mask_storeu_ps(to, mask, values);
 }
 
+static inline void stream_lanes(float *to, vec values) {
+    _mm512_stream_ps(to, values);
+}
+
+static inline void stream_end(void) {
+    _mm_sfence();
+}
+
 static inline vec zero_lanes(void) {
     return _mm512_setzero_ps();
 }

@@ -47,6 +47,14 @@ static inline void store_lanes(float *to, vec_mask mask, vec values) {
     memcpy(to, stored, mask * sizeof *to);
 }
 
+/* No faster way past the caches is known here. */
+static inline void stream_lanes(float *to, vec values) {
+    store_lanes(to, LANES, values);
+}
+
+static inline void stream_end(void) {
+}
+
 static inline vec zero_lanes(void) {
     return (vec){vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)};
 }

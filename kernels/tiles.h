@@ -7,6 +7,8 @@
  *   vec, vec_mask      a vector; a choice of its lanes
  *   lanes_mask(count)  the first `count` lanes, count ≤ LANES
  *   load_lanes, store_lanes, zero_lanes, add_zero
+ *   stream_lanes(to, values)   to an aligned place, past the caches where that can be
+ *   stream_end()       what was streamed is visible as other stores are
  *   load_step(b), step(acc, a, b)   a vector of B's panel; one step of LANES chains with *a
  *   transpose, interleave   of 4-byte units and of pairs: see avx512_tiles.h
  *   round_lanes(to, from, count)   ct_bf16_round of `count` floats, at most 2·LANES
@@ -30,9 +32,10 @@
 #endif
 
 enum {
-    STEPS_MAX = 1024, /* of a block: its panel of B takes half an L2 at most */
-    AHEAD_STEPS = 32, /* A is asked for so many steps before its use: it comes from L3 */
-    AHEAD_TILES = 16, /* the next block's B while the last so many tiles are run */
+    STREAM_BYTES = 1 << 20, /* of C: with less, who reads it next finds it in a cache */
+    STEPS_MAX = 1024,       /* of a block: its panel of B takes half an L2 at most */
+    AHEAD_STEPS = 32,       /* A is asked for so many steps before its use: it comes from L3 */
+    AHEAD_TILES = 16,       /* the next block's B while the last so many tiles are run */
 };
 
 _Static_assert(16 % PANEL_ROWS == 0, "what ops.h says of rooms");
@@ -42,8 +45,9 @@ _Static_assert((int)PANEL_COLUMNS <= (int)CT_EPILOGUE_COLUMNS, "epilogues see wh
 typedef void kernel(size_t steps, const float *a, const float *b, float *c, size_t ldc, bool resume,
                     vec_mask left, vec_mask right);
 
-ALWAYS void run_tile(int rows, int vectors, size_t steps, const float *a, const float *b, float *c,
-                     size_t ldc, bool resume, vec_mask left, vec_mask right) {
+ALWAYS void run_tile(int rows, int vectors, bool streams, size_t steps, const float *a,
+                     const float *b, float *c, size_t ldc, bool resume, vec_mask left,
+                     vec_mask right) {
     vec acc[TILE_ROWS][2];
     UNROLL
     for (int i = 0; i < rows; i++) {
@@ -74,26 +78,31 @@ ALWAYS void run_tile(int rows, int vectors, size_t steps, const float *a, const 
     for (int i = 0; i < rows; i++) {
         UNROLL
         for (int v = 0; v < vectors; v++) {
-            store_lanes(c + (size_t)i * ldc + v * LANES, v == 0 ? left : right,
-                        add_zero(acc[i][v]));
+            float *to = c + (size_t)i * ldc + v * LANES;
+            if (streams) {
+                stream_lanes(to, add_zero(acc[i][v]));
+            } else {
+                store_lanes(to, v == 0 ? left : right, add_zero(acc[i][v]));
+            }
         }
     }
 }
 
-#define KERNEL(rows, vectors)                                                                      \
-    static void tile_##rows##_##vectors(size_t steps, const float *a, const float *b, float *c,    \
-                                        size_t ldc, bool resume, vec_mask left, vec_mask right) {  \
-        run_tile(rows, vectors, steps, a, b, c, ldc, resume, left, right);                         \
+#define KERNEL(rows, vectors, streams, name)                                                       \
+    static void tile_##rows##_##name(size_t steps, const float *a, const float *b, float *c,       \
+                                     size_t ldc, bool resume, vec_mask left, vec_mask right) {     \
+        run_tile(rows, vectors, streams, steps, a, b, c, ldc, resume, left, right);                \
     }
-#define KERNELS(rows) KERNEL(rows, 1) KERNEL(rows, 2)
+#define KERNELS(rows)                                                                              \
+    KERNEL(rows, 1, false, narrow) KERNEL(rows, 2, false, wide) KERNEL(rows, 2, true, streamed)
 KERNELS(1)
 KERNELS(2)
 KERNELS(3)
 KERNELS(4)
 KERNELS(5)
 KERNELS(6)
-#define KERNEL_PAIR(rows)                                                                          \
-    { tile_##rows##_1, tile_##rows##_2 }
+#define KERNEL_ROW(rows)                                                                           \
+    { tile_##rows##_narrow, tile_##rows##_wide, tile_##rows##_streamed }
 #if TILE_ROWS == 14
 KERNELS(7)
 KERNELS(8)
@@ -105,13 +114,12 @@ KERNELS(13)
 KERNELS(14)
 #endif
 
-/* kernels[rows − 1][vectors − 1] */
-static kernel *const kernels[TILE_ROWS][2] = {
-    KERNEL_PAIR(1),  KERNEL_PAIR(2),  KERNEL_PAIR(3),  KERNEL_PAIR(4),
-    KERNEL_PAIR(5),  KERNEL_PAIR(6),
+enum { NARROW, WIDE, STREAMED };
+static kernel *const kernels[TILE_ROWS][3] = {
+    KERNEL_ROW(1),  KERNEL_ROW(2),  KERNEL_ROW(3), KERNEL_ROW(4),  KERNEL_ROW(5),  KERNEL_ROW(6),
 #if TILE_ROWS == 14
-    KERNEL_PAIR(7),  KERNEL_PAIR(8),  KERNEL_PAIR(9),  KERNEL_PAIR(10),
-    KERNEL_PAIR(11), KERNEL_PAIR(12), KERNEL_PAIR(13), KERNEL_PAIR(14),
+    KERNEL_ROW(7),  KERNEL_ROW(8),  KERNEL_ROW(9), KERNEL_ROW(10), KERNEL_ROW(11), KERNEL_ROW(12),
+    KERNEL_ROW(13), KERNEL_ROW(14),
 #endif
 };
 
@@ -125,6 +133,7 @@ struct product {
     float *room;   /* a hand's own part of it, when it packs its rows alone */
     size_t held;   /* steps of one register tile there */
     size_t blocks; /* of C's rows */
+    bool streams;  /* C past the caches */
 };
 
 /* Rows of C and a part of the chain: A's side, packed by all hands together in panels of `tiles`
@@ -253,8 +262,10 @@ static __attribute__((noinline)) void run_block(const struct product *product,
     pack(b, PANEL_COLUMNS, &product->b,
          (struct piece){block->column, block->width, needed.first, needed.end - needed.first},
          product->packing);
-    const bool two = block->width > LANES;
-    const size_t left = two ? LANES : block->width;
+    const bool streams = product->streams && block->width == PANEL_COLUMNS &&
+                         block->part.first == 0 && block->part.end == product->units;
+    const size_t left = block->width > LANES ? LANES : block->width;
+    const int which = streams ? STREAMED : block->width > LANES ? WIDE : NARROW;
     const vec_mask left_mask = lanes_mask(left), right_mask = lanes_mask(block->width - left);
     for (size_t tile = tiles.begin; tile < tiles.end; tile++) {
         const size_t i = tile_row(slab, tile), i_end = tile_row(slab, tile + 1);
@@ -266,9 +277,9 @@ static __attribute__((noinline)) void run_block(const struct product *product,
         if (part.end == part.first && block->part.first > 0) {
             continue;
         }
-        if (tile + 1 < tiles.end) {
+        if (tile + 1 < tiles.end && !streams) {
             prefetch_tile(slab, block, tile + 1);
-        } else if (next != NULL) {
+        } else if (next != NULL && !streams) {
             prefetch_tile(slab, next, next->tiles.begin);
         }
         if (next != NULL && tiles.end - tiles.begin >= AHEAD_TILES &&
@@ -279,7 +290,7 @@ static __attribute__((noinline)) void run_block(const struct product *product,
                      product->packing, AHEAD_TILES - (tiles.end - tile), AHEAD_TILES);
         }
         const size_t skipped = part.end > part.first ? (part.first - needed.first) * steps : 0;
-        RUN_KERNEL(kernels[i_end - i - 1][two ? 1 : 0], i_end - i, (part.end - part.first) * steps,
+        RUN_KERNEL(kernels[i_end - i - 1][which], i_end - i, (part.end - part.first) * steps,
                    tile_panel(product, slab, tile) +
                        (part.first - slab->first) * steps * PANEL_ROWS,
                    b + skipped * PANEL_COLUMNS, block->c + (i - slab->row) * block->ldc, block->ldc,
@@ -355,6 +366,9 @@ static void run_slab(const struct product *product, const struct slab *slab, str
                           row, tile_row(slab, block->tiles.end) - row, block->column, block->width);
         }
     }
+    if (product->streams) {
+        stream_end();
+    }
 }
 
 /* Rows of C, one slab of their chains after the other. Begins behind a barrier, ends without. */
@@ -397,6 +411,14 @@ static bool takes_rows(const struct product *product, struct ct_hand hand) {
            product->held / hand.all >= TILES * slab_steps(product);
 }
 
+/* Gradients of weights are next read when all of them are there; elsewhere who asked for a product
+ * reads it at once. */
+static bool may_stream(const struct ct_matmul *job) {
+    return job->form == CT_TN && !job->resume && job->epilogue == NULL &&
+           job->m * job->n * sizeof *job->c >= STREAM_BYTES &&
+           ((uintptr_t)job->c | job->ldc * sizeof *job->c) % LINE == 0;
+}
+
 /* Slabs as large as the room holds. */
 static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room,
                      enum packing packing) {
@@ -413,6 +435,7 @@ static void run_team(const struct ct_matmul *job, struct ct_hand hand, struct ct
               pairs && job->b_float, job->k},
         .room = room.floats,
         .held = room.count / PANEL_ROWS,
+        .streams = may_stream(job),
     };
     const bool alone = takes_rows(&product, hand);
     const size_t rooms = alone ? hand.all : 1;

@@ -289,7 +289,8 @@ static void positive_zeros(float *values, size_t n) {
 static void expect_team(const struct shape *shape, const struct ct_matmul *kind, bool bf16,
                         uint32_t hands, size_t room_count, int epilogue) {
     struct data data = make_of(shape, *kind, bf16);
-    float *start = room(data.c_bytes);
+    float *start = aligned_alloc(64, (data.c_bytes + 63) / 64 * 64); /* as matrices of a model */
+    assert_non_null(start);
     memcpy(start, data.c, data.c_bytes);
     run_in_mode(bf16 ? definitions.matmul_bf16 : definitions.matmul_f32, &data.job);
     const size_t outputs = shape->m * shape->n;
@@ -355,6 +356,22 @@ static void teams_equal_the_definitions(void **state) {
                 expect_team(&team_shapes[s], &kind, variant % 2 != 0, 1 + draw() % 5,
                             small ? CT_MATMUL_ROOM_LEAST : CT_MATMUL_ROOM, epilogue);
             }
+        }
+    }
+}
+
+/* So large that they go past the caches, but for the last panel. */
+static void large_gradients_equal_the_definitions(void **state) {
+    (void)state;
+    const struct shape shape = {530, 528, 7, 16};
+    for (int isa = CT_ISA_AVX2; isa <= CT_ISA_AVX512BF16; isa++) {
+        if (ct_ops_install(&overlay, (enum ct_isa)isa) != CT_OK) {
+            print_message("not here: %s\n", ct_err_detail());
+            continue;
+        }
+        for (int variant = 0; variant < 4; variant++) {
+            const struct ct_matmul kind = {.form = CT_TN};
+            expect_team(&shape, &kind, variant % 2 != 0, variant < 2 ? 1 : 3, CT_MATMUL_ROOM, 0);
         }
     }
 }
@@ -528,6 +545,7 @@ int main(void) {
         cmocka_unit_test(avx512_equals_the_definitions),
         cmocka_unit_test(avx512bf16_equals_the_definitions),
         cmocka_unit_test(teams_equal_the_definitions),
+        cmocka_unit_test(large_gradients_equal_the_definitions),
         cmocka_unit_test(blas_teams_see_their_outputs),
         cmocka_unit_test(pairs_go_odd_before_even),
         cmocka_unit_test(cuts_and_threads_do_not_show),
