@@ -1,4 +1,5 @@
 #include "functions.h"
+#include "sanitizer.h"
 
 #include <immintrin.h>
 #include <stddef.h>
@@ -18,7 +19,13 @@ static inline vec_mask lanes_mask(size_t count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), index);
 }
 
+/* For the sanitizer: masks choose the first lanes. */
+#define MASK_BYTES(mask)                                                                           \
+    ((size_t)__builtin_popcount((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(mask))) *         \
+     sizeof(float))
+
 static inline vec load_lanes(const float *from, vec_mask mask) {
+    CT_SEEN_READ(from, MASK_BYTES(mask));
     return _mm256_maskload_ps(from, mask);
 }
 
@@ -27,6 +34,7 @@ static inline void store_lanes(float *to, vec_mask mask, vec values) {
     if (_mm256_movemask_ps(_mm256_castsi256_ps(mask)) == 0xff) {
         _mm256_storeu_ps(to, values);
     } else {
+        CT_SEEN_WRITE(to, MASK_BYTES(mask));
         _mm256_maskstore_ps(to, mask, values);
     }
 }
@@ -52,6 +60,7 @@ static inline vec load_step(const float *from) {
 }
 
 static inline vec step(vec acc, const float *a, vec b) {
+    CT_SEEN_READ(a, sizeof *a);
     return _mm256_fmadd_ps(_mm256_broadcast_ss(a), b, acc);
 }
 

@@ -3,6 +3,8 @@
 #ifndef COTRAIN_KERNELS_AVX512_TILES_H
 #define COTRAIN_KERNELS_AVX512_TILES_H
 
+#include "sanitizer.h"
+
 #include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,15 +16,20 @@
 typedef __m512 vec;
 typedef __mmask16 vec_mask;
 
+/* For the sanitizer: masks choose the first lanes. */
+#define MASK_BYTES(mask) ((size_t)__builtin_popcount(mask) * sizeof(float))
+
 static inline vec_mask lanes_mask(size_t count) {
     return (vec_mask)((1u << count) - 1u);
 }
 
 static inline vec load_lanes(const float *from, vec_mask mask) {
+    CT_SEEN_READ(from, MASK_BYTES(mask));
     return _mm512_maskz_loadu_ps(mask, from);
 }
 
 static inline void store_lanes(float *to, vec_mask mask, vec values) {
+    CT_SEEN_WRITE(to, MASK_BYTES(mask));
     _mm512_mask_storeu_ps(to, mask, values);
 }
 
@@ -49,6 +56,8 @@ static inline vec load_step(const float *from) {
 /* to[j] = the pair (even[j], odd[j]) for j < count, zero from there to 15; even is the low half. */
 static inline void interleave(float *to, const uint16_t *even, const uint16_t *odd, size_t count) {
     const __mmask16 mask = lanes_mask(count);
+    CT_SEEN_READ(even, count * sizeof *even);
+    CT_SEEN_READ(odd, count * sizeof *odd);
     const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, even));
     const __m512i high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, odd));
     _mm512_storeu_si512(to, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
@@ -69,8 +78,9 @@ static inline void transpose(float *to, size_t to_stride, const char *from, size
     const vec_mask mask = lanes_mask(units);
     __m512i r[16];
     for (size_t i = 0; i < 16; i++) {
-        r[i] =
-            _mm512_maskz_loadu_epi32(mask, i < rows ? from + i * row_bytes : (const char *)zeros);
+        const char *row = i < rows ? from + i * row_bytes : (const char *)zeros;
+        CT_SEEN_READ(row, MASK_BYTES(mask));
+        r[i] = _mm512_maskz_loadu_epi32(mask, row);
     }
     for (size_t i = 0; i < 16; i += 4) {
         const __m512i low01 = _mm512_unpacklo_epi32(r[i], r[i + 1]);

@@ -9,6 +9,7 @@ static inline vec step(vec acc, const float *a, vec b) {
 /* to[j] = from[j] rounded for j < count ≤ 32; what follows up to 31 becomes zero. */
 static inline void round_lanes(uint16_t *to, const float *from, size_t count) {
     const __mmask32 mask = (__mmask32)((1ull << count) - 1u);
+    CT_SEEN_READ(from, count * sizeof *from);
     const __m512 low = _mm512_maskz_loadu_ps((__mmask16)mask, from);
     const __m512 high = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), from + 16);
     _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));

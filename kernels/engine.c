@@ -7,10 +7,10 @@
 #include <cotrain/pairwise.h>
 
 #include "block.h"
+#include "fork_join.h"
 #include "matmul.h"
 #include "rope.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -253,8 +253,8 @@ static enum ct_err settle(struct ct_engine *e, const struct ct_layout *layout,
         return ct_fail(CT_ERR_CONFIG, "engine: %u threads, at most %d", options->threads,
                        THREADS_MAX);
     }
-    const int all = omp_get_max_threads();
     if (options->threads == 0) {
+        const size_t all = ct_fork_width(0);
         e->options.threads = all < THREADS_MAX ? (uint32_t)all : THREADS_MAX;
     }
     e->options.micro_batch = settle_micro_batch(layout, options->micro_batch, batch / leaves);

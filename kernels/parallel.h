@@ -1,5 +1,4 @@
-/* The one place that opens a parallel region: work is split over outputs, every thread computes in
- * the mode of E1. */
+/* Loops over independent outputs, split over threads that compute in the mode of E1. */
 #ifndef COTRAIN_KERNELS_PARALLEL_H
 #define COTRAIN_KERNELS_PARALLEL_H
 
@@ -14,8 +13,5 @@ typedef void ct_range_fn(void *context, size_t begin, size_t end);
  * OpenMP offers. Runs in the calling thread when one range is enough or inside another region.
  * The result must not depend on the cut: each output belongs to one item. */
 void ct_parallel(uint32_t threads, size_t count, size_t grain, ct_range_fn *body, void *context);
-
-/* The number of threads that `threads` stands for here; 1 inside a parallel region. */
-size_t ct_parallel_threads(uint32_t threads);
 
 #endif

@@ -2,6 +2,7 @@
 #include <cotrain/isa.h>
 #include <cotrain/yardstick.h>
 
+#include "fork_join.h"
 #include "parallel.h"
 
 #include <string.h>
@@ -73,7 +74,7 @@ struct job {
 };
 
 static size_t job_threads(uint32_t threads) {
-    const size_t all = ct_parallel_threads(threads);
+    const size_t all = ct_fork_width(threads);
     return all < THREADS_MAX ? all : THREADS_MAX;
 }
 

@@ -1,8 +1,8 @@
 #include "team.h"
 
-#include <cotrain/mode.h>
+#include "fork_join.h"
+#include "sanitizer.h"
 
-#include <omp.h>
 #include <sched.h>
 #include <stdatomic.h>
 
@@ -14,19 +14,23 @@ struct ct_meeting {
     atomic_size_t dealt; /* items since the last barrier */
 };
 
-void ct_team(uint32_t threads, ct_hand_fn *body, void *context) {
-    const int wanted = omp_in_parallel() ? 1 : threads != 0 ? (int)threads : omp_get_max_threads();
+struct work {
+    ct_hand_fn *body;
+    void *context;
     struct ct_meeting meeting;
-    atomic_init(&meeting.arrived, 0);
-    atomic_init(&meeting.phase, 0);
-    atomic_init(&meeting.dealt, 0);
-#pragma omp parallel num_threads(wanted) if (wanted > 1)
-    {
-        const struct ct_mode mode = ct_mode_enter();
-        body(context, (struct ct_hand){(size_t)omp_get_thread_num(), (size_t)omp_get_num_threads(),
-                                       &meeting});
-        ct_mode_leave(mode);
-    }
+};
+
+static void run_hand(void *context, size_t me, size_t all) {
+    struct work *work = context;
+    work->body(work->context, (struct ct_hand){me, all, &work->meeting});
+}
+
+void ct_team(uint32_t threads, ct_hand_fn *body, void *context) {
+    struct work work = {.body = body, .context = context};
+    atomic_init(&work.meeting.arrived, 0);
+    atomic_init(&work.meeting.phase, 0);
+    atomic_init(&work.meeting.dealt, 0);
+    ct_fork_join(ct_fork_width(threads), run_hand, &work);
 }
 
 static void rest(void) {
@@ -64,6 +68,9 @@ bool ct_deal(struct ct_hand hand, size_t count, struct ct_span *span) {
     if (hand.all == 1) {
         *span = (struct ct_span){span->end, count};
         return span->begin < count;
+    }
+    if (CT_THREAD_SANITIZER) {
+        (void)sched_yield(); /* a hand that is alone for long hides what it shares */
     }
     atomic_size_t *dealt = &hand.meeting->dealt;
     size_t begin = atomic_load_explicit(dealt, memory_order_relaxed), end;

@@ -1,4 +1,5 @@
 #include "kernels/parallel.h"
+#include "kernels/sanitizer.h"
 #include "kernels/team.h"
 
 #include <cotrain/mode.h>
@@ -119,20 +120,25 @@ enum { ITEMS = 64 };
 
 struct job {
     uint32_t bits[ITEMS];
-    int thread[ITEMS];
+    const char *thread[ITEMS]; /* by the address of what each thread has of its own */
 };
+
+static _Thread_local char here;
 
 static void flush_each(void *context, size_t begin, size_t end) {
     struct job *job = context;
     for (size_t i = begin; i < end; i++) {
         job->bits[i] = bits_of(product(-0x1p-100f, 0x1p-30f));
-        job->thread[i] = omp_get_thread_num();
+        job->thread[i] = &here;
     }
 }
 
 /* libgomp's workers keep the mode they were born with: the pool is made first, in default mode. */
 static void an_older_pool_computes_in_mode(void **state) {
     (void)state;
+    if (CT_THREAD_SANITIZER) {
+        skip(); /* there is no pool, and OpenMP's threads look like races */
+    }
     uint32_t before[4] = {0};
 #pragma omp parallel num_threads(4)
     before[omp_get_thread_num()] = bits_of(product(0x1p-100f, 0x1p-30f));
@@ -144,7 +150,8 @@ static void an_older_pool_computes_in_mode(void **state) {
     for (size_t i = 0; i < ITEMS; i++) {
         assert_int_equal(job.bits[i], 0x80000000);
     }
-    assert_int_not_equal(job.thread[0], job.thread[ITEMS - 1]);
+    assert_ptr_equal(job.thread[0], &here);
+    assert_ptr_not_equal(job.thread[0], job.thread[ITEMS - 1]);
     uint32_t after[4] = {0};
 #pragma omp parallel num_threads(4)
     after[omp_get_thread_num()] = bits_of(product(0x1p-100f, 0x1p-30f));

@@ -70,6 +70,8 @@ refuse '#include "(\.\./)*node/' "coordinator/ never includes node/" $(under coo
 
 # One door to each library.
 refuse '<cblas\.h>' "OpenBLAS: kernels/blas_matmul.c alone" $(except 'kernels/blas_matmul\.c')
+refuse '#[[:space:]]*pragma[[:space:]]+omp|<omp\.h>' "OpenMP: kernels/fork_join.c, and threads of OpenBLAS" \
+    $(except 'kernels/(fork_join|blas_matmul)\.c' | grep -v '^tests/')
 refuse '<mpi\.h>' "MPI: node/site.c alone" $(except 'node/site\.c')
 refuse '<microhttpd\.h>' "libmicrohttpd: coordinator/web.c alone" $(except 'coordinator/web\.c')
 refuse '<curl/' "libcurl: proto/rt/fetch.c and proto/rt/exchange.c alone" $(except 'proto/rt/(fetch|exchange)\.c')
