@@ -5,6 +5,7 @@
 #include "fork_join.h"
 #include "parallel.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -70,7 +71,7 @@ struct job {
     float *out;
     const float *a, *b;
     double done[THREADS_MAX];
-    volatile float sink;
+    volatile _Atomic float sink;
 };
 
 static size_t job_threads(uint32_t threads) {
@@ -83,7 +84,7 @@ static void chains_body(void *context, size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++) {
         float sink = 0.0f;
         job->done[i] = job->chains(job->rounds, &sink);
-        job->sink = sink;
+        atomic_store_explicit(&job->sink, sink, memory_order_relaxed);
     }
 }
 
@@ -117,7 +118,8 @@ enum { STRETCH = 4096 };
 
 static void read_body(void *context, size_t begin, size_t end) {
     struct job *job = context;
-    job->sink = job->loops->read(job->a + begin, end - begin);
+    atomic_store_explicit(&job->sink, job->loops->read(job->a + begin, end - begin),
+                          memory_order_relaxed);
 }
 
 double ct_peak_read(uint32_t threads, const float *data, size_t count) {
