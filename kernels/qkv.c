@@ -41,8 +41,9 @@ void ct_qkv_forward(const struct ct_engine *e, const struct ct_micro *micro,
     }
     forward_map(e, rows, &block->qkv[0], kept, e->qkv_float, false, hand);
     forward_map(e, rows, &block->qkv[1], kept, e->qkv_float + block->qkv[0].out, false, hand);
+    /* With the barrier that it begins with, queries and keys are visible to all hands; it touches
+     * neither them nor the columns that they go to. */
     forward_map(e, rows, &block->qkv[2], kept, ct_operand(e, kept->qkv, turned), bf16, hand);
-    ct_barrier(hand);
     const struct ct_span span = ct_share(hand, rows, CT_ROW_GRAIN);
     for (size_t row = span.begin; row < span.end; row++) {
         float *x = e->qkv_float + row * width;
