@@ -40,6 +40,7 @@ static inline void store_lanes(float *to, vec_mask mask, vec values) {
 }
 
 static inline void stream_lanes(float *to, vec values) {
+    CT_SEEN_WRITE(to, sizeof values);
     _mm256_stream_ps(to, values);
 }
 
