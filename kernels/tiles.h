@@ -114,6 +114,7 @@ KERNELS(13)
 KERNELS(14)
 #endif
 
+/* kernels[rows − 1]; NARROW has one vector of columns. */
 enum { NARROW, WIDE, STREAMED };
 static kernel *const kernels[TILE_ROWS][3] = {
     KERNEL_ROW(1),  KERNEL_ROW(2),  KERNEL_ROW(3), KERNEL_ROW(4),  KERNEL_ROW(5),  KERNEL_ROW(6),
@@ -133,11 +134,11 @@ struct product {
     float *room;   /* a hand's own part of it, when it packs its rows alone */
     size_t held;   /* steps of one register tile there */
     size_t blocks; /* of C's rows */
-    bool streams;  /* C past the caches */
+    bool streams;  /* whole panels of C go past the caches */
 };
 
-/* Rows of C and a part of the chain: A's side, packed by all hands together in panels of `tiles`
- * register tiles, each of which holds all units. */
+/* Rows of C and a part of the chain: A's side, packed by all hands together, or by the one that
+ * takes these rows alone, in `tiles` panels of a register tile, each of which holds all units. */
 struct slab {
     size_t row, rows, tiles;
     size_t height, higher; /* of the tiles, the first `higher` have one row more */

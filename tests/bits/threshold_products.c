@@ -146,6 +146,41 @@ static void small_products(enum ct_numerics numerics, enum ct_form form, uint64_
     multiply("small products", numerics, form, 99, false);
 }
 
+/* A gradient of weights so large that overlays store it past the caches, but for the last columns.
+ * Nothing is flushed: a tile with flushed steps would be stored again. */
+static void large_gradient(enum ct_numerics numerics, uint64_t *random) {
+    enum { ROWS = 520, WIDTH = 520, LD = 528, TOKENS = 3 };
+    static float x[TOKENS * ROWS], dy[TOKENS * WIDTH];
+    static uint16_t x_bf16[TOKENS * ROWS], dy_bf16[TOKENS * WIDTH];
+    static _Alignas(64) float dw[ROWS * LD];
+    for (size_t i = 0; i < TOKENS * ROWS; i++) {
+        x[i] = threshold_scaled(random, 0);
+        dy[i] = threshold_scaled(random, 0);
+    }
+    const bool bf16 = numerics == CT_NUMERICS_BF16_1;
+    const struct ct_matmul job = {
+        .form = CT_TN,
+        .m = ROWS,
+        .n = WIDTH,
+        .k = TOKENS,
+        .a = bf16 ? (const void *)x_bf16 : x,
+        .lda = ROWS,
+        .b = bf16 ? (const void *)dy_bf16 : dy,
+        .ldb = WIDTH,
+        .c = dw,
+        .ldc = LD,
+        .threads = 1,
+    };
+    const struct ct_mode mode = ct_mode_enter();
+    ct_ops.bf16_from(x_bf16, x, TOKENS * ROWS);
+    ct_ops.bf16_from(dy_bf16, dy, TOKENS * WIDTH);
+    ct_matmul(numerics, &job);
+    ct_mode_leave(mode);
+    char line[64];
+    snprintf(line, sizeof line, "large gradient %s", ct_numerics_name(numerics));
+    bits_print(line, dw, sizeof dw);
+}
+
 static void matrix_products(void) {
     uint64_t random = 22;
     for (int numerics = CT_NUMERICS_BF16_1; numerics <= CT_NUMERICS_FP32_1; numerics++) {
@@ -154,6 +189,7 @@ static void matrix_products(void) {
             resumed_chains((enum ct_numerics)numerics, (enum ct_form)form, &random);
             small_products((enum ct_numerics)numerics, (enum ct_form)form, &random);
         }
+        large_gradient((enum ct_numerics)numerics, &random);
     }
 }
 
