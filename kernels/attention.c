@@ -58,8 +58,15 @@ static const void *row_of(const struct head *head, const void *base, size_t row)
     return ct_operand(head->e, base, row * head->stride);
 }
 
-/* p[count][last] = exp(s − max) with zeros after the diagonal, as float and as operand; sums[count]
- * = Σp. */
+/* A row of scores or of their gradients as operands, with zeros from n on, behind the diagonal. */
+static void store_row(const struct head *head, void *operands, struct block block, size_t row,
+                      const float *from, size_t n) {
+    void *to = ct_operand(head->e, operands, row * block.last);
+    ct_operand_store(head->e->options.numerics, to, from, n);
+    memset(ct_operand(head->e, to, n), 0, (block.last - n) * head->e->operand_bytes);
+}
+
+/* p[count][last] = exp(s − max) up to the diagonal, as float and as operand; sums[count] = Σp. */
 static void scores(const struct head *head, struct block block, float *sums) {
     const enum ct_numerics numerics = head->e->options.numerics;
     float *p = head->scratch->p;
@@ -82,9 +89,8 @@ static void scores(const struct head *head, struct block block, float *sums) {
         float *row = p + i * block.last;
         const size_t n = block.first + i + 1;
         sums[i] = ct_ops.attention_softmax(row, row, head->scale, n);
-        memset(row + n, 0, (block.last - n) * sizeof(float));
+        store_row(head, head->scratch->p_operand, block, i, row, n);
     }
-    ct_operand_store(numerics, head->scratch->p_operand, p, block.count * block.last);
 }
 
 static void forward_block(const struct head *head, struct block block, void *out) {
@@ -167,9 +173,8 @@ static void score_gradients(const struct head *head, struct block block, const f
         const size_t n = block.first + i + 1;
         const float delta = ct_ops.dot(p, dp, n) / sums[i];
         ct_ops.attention_backward(dp, p, dp, delta, head->scale, n);
-        memset(dp + n, 0, (block.last - n) * sizeof(float));
+        store_row(head, scratch->ds_operand, block, i, dp, n);
     }
-    ct_operand_store(numerics, scratch->ds_operand, scratch->dp, block.count * block.last);
 }
 
 /* out[last][d] += left[count][last]ᵀ · right[count][d]: chains over queries, ascending. */

@@ -136,15 +136,15 @@ static void carve_hands(struct ct_engine *e, struct carve *carve) {
     const size_t scores = e->query_block * shape->context;
     struct ct_hand_scratch *all = take(carve, e->options.threads * sizeof *all);
     for (uint32_t hand = 0; hand < e->options.threads; hand++) {
-        const struct ct_hand_scratch one = {
+        struct ct_hand_scratch one = {
             .row = take_floats(carve, shape->width),
             .p = take_floats(carve, scores),
             .dp = take_floats(carve, scores),
             .out = take_floats(carve, e->query_block * head),
-            .p_operand = take(carve, scores * e->operand_bytes),
-            .ds_operand = take(carve, scores * e->operand_bytes),
-            .g_operand = take(carve, e->query_block * head * e->operand_bytes),
         };
+        one.p_operand = take_operand(e, carve, one.p, scores);
+        one.ds_operand = take_operand(e, carve, one.dp, scores);
+        one.g_operand = take_operand(e, carve, one.out, e->query_block * head);
         if (all != NULL) {
             all[hand] = one;
         }

@@ -24,6 +24,13 @@ static inline float ct_float32(uint32_t bits) {
     return x;
 }
 
+/* min(x, top), top > 0, by bits: floats above 0 are ordered as integers, those below stay below,
+ * and compilers know the minimum of integers as one instruction. Not for NaN. */
+static inline float ct_at_most(float x, float top) {
+    const int32_t bits = (int32_t)ct_bits32(x), most = (int32_t)ct_bits32(top);
+    return ct_float32((uint32_t)(bits < most ? bits : most));
+}
+
 /* To bf16: nearest even on the upper half, subnormals to signed zero, NaN to a quiet NaN (E3). */
 static inline uint16_t ct_bf16_round(float x) {
     const uint32_t bits = ct_bits32(x);
@@ -40,22 +47,22 @@ static inline uint16_t ct_bf16_round(float x) {
 /* e^x. n = round(x·log2 e); r = x − n·ln 2 in two steps; 1 + r + r²·q(r), q of degree 4, times 2^n
  * in two factors, so that overflow and underflow come from the last product alone. */
 static inline float ct_exp32(float x) {
-    x = x < -104.0f ? -104.0f : x;
-    x = x > 89.0f ? 89.0f : x;
-    const float shifted = ct_fma(x, 0x1.715476p+0f, CT_ROUND32);
+    const float held = ct_at_most(x < -104.0f ? -104.0f : x, 89.0f);
+    const float shifted = ct_fma(held, 0x1.715476p+0f, CT_ROUND32);
     const float n = shifted - CT_ROUND32;
-    float r = ct_fma(n, -0x1.62e43p-1f, x);
+    float r = ct_fma(n, -0x1.62e43p-1f, held);
     r = ct_fma(n, 0x1.05c61p-29f, r);
     float q = 0x1.6dbc4cp-10f;
     q = ct_fma(q, r, 0x1.124146p-7f);
     q = ct_fma(q, r, 0x1.555454p-5f);
     q = ct_fma(q, r, 0x1.555486p-3f);
     q = ct_fma(q, r, 0.5f);
-    const float y = ct_fma(ct_mul(r, r), q, r) + 1.0f;
+    float y = ct_fma(ct_mul(r, r), q, r) + 1.0f;
     /* n + 254 ≥ 104 is positive, so halving it by a shift rounds down as wanted. */
     const uint32_t biased = ct_bits32(shifted) - ct_bits32(CT_ROUND32) + 254u;
     const uint32_t half = biased >> 1;
-    return ct_mul(ct_mul(y, ct_float32(half << 23)), ct_float32((biased - half) << 23));
+    y = ct_mul(ct_mul(y, ct_float32(half << 23)), ct_float32((biased - half) << 23));
+    return x != x ? x : y;
 }
 
 /* ln x for normal x > 0; −∞ for zero, NaN below. x = 2^e·(1 + f), 1 + f in [√½, √2);

@@ -2,6 +2,10 @@
 
 #include "functions.h"
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #ifndef CT_ROWS_INSTALL
 #define CT_ROWS_INSTALL ct_rows_install_scalar
 #endif
@@ -153,10 +157,21 @@ static float sum_squares(const float *x, size_t n) {
     return dot(x, x, n);
 }
 
+/* lane = x > lane ? x : lane, which is one instruction that GCC 12 finds for single values alone.
+ */
 static inline void max_block(float lane[LANES], const float *x) {
+#if defined(__AVX512F__)
+    _mm512_storeu_ps(lane, _mm512_max_ps(_mm512_loadu_ps(x), _mm512_loadu_ps(lane)));
+#elif defined(__AVX2__)
+    for (size_t l = 0; l < LANES; l += 8) {
+        _mm256_storeu_ps(lane + l,
+                         _mm256_max_ps(_mm256_loadu_ps(x + l), _mm256_loadu_ps(lane + l)));
+    }
+#else
     for (size_t l = 0; l < LANES; l++) {
         lane[l] = x[l] > lane[l] ? x[l] : lane[l];
     }
+#endif
 }
 
 /* In lanes as well, so that the sign of a zero maximum is the same everywhere. */
@@ -347,33 +362,41 @@ static void column_sums(float *restrict out, const float *restrict x, size_t row
     }
 }
 
-/* Not inlined, so that the compiler does not know n and vectorises. */
-static __attribute__((noinline)) void exp_below(float *out, const float *in, float top, size_t n) {
-    EACH for (size_t i = 0; i < n; i++) {
-        out[i] = ct_exp32(in[i] - top);
+/* out = exp(in·factor − top), added to the lanes of E4. out may be in. */
+static inline void exp_block(float lane[LANES], float *out, const float *in, float factor,
+                             float top) {
+    float x[LANES], p[LANES];
+    memcpy(x, in, sizeof x);
+    for (size_t l = 0; l < LANES; l++) {
+        p[l] = ct_exp32(ct_mul(x[l], factor) - top);
     }
+    add_block(lane, p);
+    memcpy(out, p, sizeof p);
 }
 
-/* out = exp(in − top); returns the E4 sum. The last, short block goes through a whole one, so that
- * it is vectors as well. out may be in. */
-static float exp_and_sum(float *out, const float *in, float top, size_t n) {
+/* A row of exp(in·factor − top) and its sum. out may be in, or NULL: the sum alone. */
+static inline float exp_and_sum(float *out, const float *in, float factor, float top, size_t n) {
+    float lane[LANES] = {0}, block[LANES];
     const size_t rest = n % LANES;
-    const size_t whole = n - rest;
-    exp_below(out, in, top, whole);
-    if (rest > 0) {
-        float block[LANES];
-        fill_up(block, in + whole, rest, top);
-        exp_below(block, block, top, LANES);
-        memcpy(out + whole, block, rest * sizeof block[0]);
+    for (size_t i = 0; i < n - rest; i += LANES) {
+        exp_block(lane, out != NULL ? out + i : block, in + i, factor, top);
     }
-    return sum(out, n);
+    if (rest > 0) {
+        float unused[LANES] = {0};
+        fill_up(block, in + n - rest, rest, in[n - 1]);
+        exp_block(unused, block, block, factor, top);
+        if (out != NULL) {
+            memcpy(out + n - rest, block, rest * sizeof block[0]);
+        }
+        fill_up(block, block, rest, -0.0f);
+        add_block(lane, block);
+    }
+    return fold(lane);
 }
 
+/* Rounding keeps order, so the largest product is that of the largest score. */
 static float attention_softmax(float *p, const float *s, float factor, size_t n) {
-    EACH for (size_t i = 0; i < n; i++) {
-        p[i] = ct_mul(s[i], factor);
-    }
-    return exp_and_sum(p, p, max(p, n), n);
+    return exp_and_sum(p, s, factor, ct_mul(max(s, n), factor), n);
 }
 
 static void attention_backward(float *ds, const float *p, const float *dp, float delta,
@@ -387,26 +410,15 @@ static float cross_entropy(float *dlogits, const float *logits, uint32_t target,
                            size_t n) {
     const float top = max(logits, n);
     const float wanted = logits[target];
-    if (dlogits == NULL) {
-        float lane[LANES] = {0};
-        float block[LANES];
-        for (size_t i = 0; i < n; i += LANES) {
-            const size_t rest = n - i < LANES ? n - i : LANES;
-            memcpy(block, logits + i, rest * sizeof block[0]);
-            exp_below(block, block, top, rest);
-            for (size_t l = 0; l < rest; l++) {
-                lane[l] = lane[l] + block[l];
-            }
+    const float total = exp_and_sum(dlogits, logits, 1.0f, top, n);
+    if (dlogits != NULL) {
+        const float inverse = 1.0f / total;
+        const float hit = dlogits[target];
+        EACH for (size_t i = 0; i < n; i++) {
+            dlogits[i] = ct_mul(ct_mul(dlogits[i], inverse), factor);
         }
-        return (ct_log32(fold(lane)) + top) - wanted;
+        dlogits[target] = ct_mul(ct_mul(hit, inverse) - 1.0f, factor);
     }
-    const float total = exp_and_sum(dlogits, logits, top, n);
-    const float inverse = 1.0f / total;
-    const float hit = dlogits[target];
-    EACH for (size_t i = 0; i < n; i++) {
-        dlogits[i] = ct_mul(ct_mul(dlogits[i], inverse), factor);
-    }
-    dlogits[target] = ct_mul(ct_mul(hit, inverse) - 1.0f, factor);
     return (ct_log32(total) + top) - wanted;
 }
 
