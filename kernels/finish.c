@@ -8,6 +8,7 @@
 #include <immintrin.h>
 #endif
 
+#include <stdint.h>
 #include <string.h>
 
 #ifndef CT_FINISH_INSTALL
@@ -47,6 +48,20 @@ ALWAYS void load(float *x, const void *in, size_t at, bool bf16, size_t n) {
     }
 }
 
+/* Asks for what the same piece some rows further down will read of an array of values of `size`
+ * bytes: it comes from memory, and no prefetcher follows rows that are pages apart. */
+ALWAYS void ask(const struct ct_finish *f, const void *in, size_t at, size_t size) {
+    enum { ROWS_AHEAD = 8, LINE = 64 };
+    const uintptr_t from = (uintptr_t)in + (at + ROWS_AHEAD * f->stride) * size;
+    for (size_t byte = 0; byte < PIECE * size; byte += LINE) {
+        __builtin_prefetch((const void *)(from + byte));
+    }
+}
+
+ALWAYS void ask_operand(const struct ct_finish *f, const void *in, size_t at) {
+    ask(f, in, at, f->bf16 ? sizeof(uint16_t) : sizeof(float));
+}
+
 /* x = c + bias. */
 ALWAYS void biased(float *restrict x, const float *restrict c, const float *restrict bias,
                    size_t n) {
@@ -66,6 +81,7 @@ ALWAYS void residual_piece(const struct ct_finish *f, size_t at, const float *c,
     float x[PIECE];
     float *out = (float *)f->out + at;
     const float *through = (const float *)f->in + at;
+    ask(f, f->in, at, sizeof *through);
     biased(x, c, f->bias != NULL ? f->bias + j : NULL, n);
     for (size_t i = 0; i < n; i++) {
         x[i] = through[i] + x[i];
@@ -85,6 +101,7 @@ ALWAYS void gelu_piece(const struct ct_finish *f, size_t at, const float *c, siz
 
 ALWAYS void gelu_backward_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
     float x[PIECE], dx[PIECE];
+    ask_operand(f, f->in, at);
     load(x, f->in, at, f->bf16, n);
     for (size_t i = 0; i < n; i++) {
         dx[i] = ct_gelu_backward32(c[i], x[i]);
@@ -97,6 +114,7 @@ ALWAYS void gelu_backward_piece(const struct ct_finish *f, size_t at, const floa
 
 ALWAYS void swiglu_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
     float gate[PIECE], up[PIECE], y[PIECE];
+    ask(f, f->in, at, sizeof *gate);
     memcpy(gate, (const float *)f->in + at, n * sizeof *gate);
     memcpy(up, c, n * sizeof *up);
     for (size_t i = 0; i < n; i++) {
@@ -109,6 +127,8 @@ ALWAYS void swiglu_piece(const struct ct_finish *f, size_t at, const float *c, s
 
 ALWAYS void swiglu_backward_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
     float gate[PIECE], up[PIECE], dgate[PIECE], dup[PIECE];
+    ask_operand(f, f->in, at);
+    ask_operand(f, f->in_2, at);
     load(gate, f->in, at, f->bf16, n);
     load(up, f->in_2, at, f->bf16, n);
     for (size_t i = 0; i < n; i++) {

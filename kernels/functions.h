@@ -24,11 +24,17 @@ static inline float ct_float32(uint32_t bits) {
     return x;
 }
 
-/* min(x, top), top > 0, by bits: floats above 0 are ordered as integers, those below stay below,
- * and compilers know the minimum of integers as one instruction. Not for NaN. */
-static inline float ct_at_most(float x, float top) {
-    const int32_t bits = (int32_t)ct_bits32(x), most = (int32_t)ct_bits32(top);
+/* Limits by bits, since the minimum of integers is one instruction. As signed integers floats above
+ * 0 are ordered upwards and stand above all others, as unsigned ones those below 0 are ordered
+ * downwards and stand above all others. Not for NaN. */
+static inline float ct_at_most(float x, float positive) {
+    const int32_t bits = (int32_t)ct_bits32(x), most = (int32_t)ct_bits32(positive);
     return ct_float32((uint32_t)(bits < most ? bits : most));
+}
+
+static inline float ct_at_least(float x, float negative) {
+    const uint32_t bits = ct_bits32(x), most = ct_bits32(negative);
+    return ct_float32(bits < most ? bits : most);
 }
 
 /* To bf16: nearest even on the upper half, subnormals to signed zero, NaN to a quiet NaN (E3). */
@@ -47,7 +53,7 @@ static inline uint16_t ct_bf16_round(float x) {
 /* e^x. n = round(x·log2 e); r = x − n·ln 2 in two steps; 1 + r + r²·q(r), q of degree 4, times 2^n
  * in two factors, so that overflow and underflow come from the last product alone. */
 static inline float ct_exp32(float x) {
-    const float held = ct_at_most(x < -104.0f ? -104.0f : x, 89.0f);
+    const float held = ct_at_most(ct_at_least(x, -104.0f), 89.0f);
     const float shifted = ct_fma(held, 0x1.715476p+0f, CT_ROUND32);
     const float n = shifted - CT_ROUND32;
     float r = ct_fma(n, -0x1.62e43p-1f, held);
