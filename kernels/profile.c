@@ -5,49 +5,70 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+enum { COUNTS = 64, LINE = 64 };
+
+/* Threads count on lines of their own: a product of attention takes microseconds, and a line that
+ * all write to costs a part of one each time. More threads than counts share them. */
+static struct count {
+    _Alignas(LINE) atomic_uint_fast64_t ns;
+    atomic_uint_fast64_t operations;
+} counts[COUNTS];
+
 static uint64_t (*read_clock)(void); /* NULL: off */
-static atomic_uint_fast64_t total_ns, total_operations;
+
+static struct count *own_count(void) {
+    static atomic_size_t taken;
+    static _Thread_local struct count *own;
+    if (own == NULL) {
+        own = &counts[atomic_fetch_add(&taken, 1) % COUNTS];
+    }
+    return own;
+}
 
 void ct_profile_start(uint64_t (*clock_ns)(void)) {
-    atomic_store(&total_ns, 0);
-    atomic_store(&total_operations, 0);
+    for (size_t i = 0; i < COUNTS; i++) {
+        atomic_store(&counts[i].ns, 0);
+        atomic_store(&counts[i].operations, 0);
+    }
     read_clock = clock_ns;
 }
 
 struct ct_profile ct_profile_stop(void) {
+    uint64_t ns = 0, operations = 0;
     read_clock = NULL;
-    return (struct ct_profile){(double)atomic_load(&total_ns) * 1e-9,
-                               (double)atomic_load(&total_operations)};
-}
-
-static size_t least(size_t a, size_t b) {
-    return a < b ? a : b;
-}
-
-/* Of row i, how many of `count` places lie at or before the diagonal. */
-static size_t before_diagonal(ptrdiff_t i, ptrdiff_t diagonal, size_t count) {
-    const ptrdiff_t end = i + diagonal + 1;
-    return end > 0 ? least((size_t)end, count) : 0;
-}
-
-static uint64_t operations(const struct ct_matmul *job) {
-    if (job->skip == CT_SKIP_NONE) {
-        return 2 * (uint64_t)job->m * job->n * job->k;
+    for (size_t i = 0; i < COUNTS; i++) {
+        ns += atomic_load(&counts[i].ns);
+        operations += atomic_load(&counts[i].operations);
     }
-    uint64_t sum = 0;
-    for (ptrdiff_t i = 0; i < (ptrdiff_t)job->m; i++) {
-        switch (job->skip) {
-        case CT_SKIP_UPPER_C:
-            sum += (uint64_t)before_diagonal(i, job->diagonal, job->n) * job->k;
-            break;
-        case CT_SKIP_LATE:
-            sum += (uint64_t)before_diagonal(i, job->diagonal, job->k) * job->n;
-            break;
-        default:
-            sum += (uint64_t)(job->k - before_diagonal(i, job->diagonal - 1, job->k)) * job->n;
-        }
+    return (struct ct_profile){(double)ns * 1e-9, (double)operations};
+}
+
+/* The sum of x held to [0, most] over all x < end. */
+static uint64_t sum_below(ptrdiff_t end, size_t most) {
+    if (end <= 0) {
+        return 0;
     }
-    return 2 * sum;
+    const uint64_t rising = (size_t)end < most ? (uint64_t)end : most;
+    return rising * (rising - 1) / 2 + ((uint64_t)end - rising) * most;
+}
+
+/* Of m rows, how many of `most` places lie at or before the diagonal, all together. */
+static uint64_t before_diagonal(size_t m, ptrdiff_t diagonal, size_t most) {
+    return sum_below(diagonal + 1 + (ptrdiff_t)m, most) - sum_below(diagonal + 1, most);
+}
+
+static uint64_t operations_of(const struct ct_matmul *job) {
+    const uint64_t m = job->m, n = job->n, k = job->k;
+    switch (job->skip) {
+    case CT_SKIP_UPPER_C:
+        return 2 * before_diagonal(m, job->diagonal, n) * k;
+    case CT_SKIP_LATE:
+        return 2 * before_diagonal(m, job->diagonal, k) * n;
+    case CT_SKIP_EARLY:
+        return 2 * (m * k - before_diagonal(m, job->diagonal - 1, k)) * n;
+    default:
+        return 2 * m * n * k;
+    }
 }
 
 /* An epilogue with its time taken. */
@@ -76,9 +97,10 @@ void ct_profile_run(ct_matmul_fn *run, const struct ct_matmul *job, struct ct_ha
     own.epilogue = job->epilogue != NULL ? &epilogue : NULL;
     const uint64_t start_ns = read_clock();
     run(&own, hand, room);
-    atomic_fetch_add_explicit(&total_ns, read_clock() - start_ns - watched.ns,
+    struct count *count = own_count();
+    atomic_fetch_add_explicit(&count->ns, read_clock() - start_ns - watched.ns,
                               memory_order_relaxed);
     if (hand.me == 0) {
-        atomic_fetch_add_explicit(&total_operations, operations(job), memory_order_relaxed);
+        atomic_fetch_add_explicit(&count->operations, operations_of(job), memory_order_relaxed);
     }
 }

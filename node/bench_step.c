@@ -96,11 +96,12 @@ struct shares {
 };
 
 static struct shares profile(struct step *step, double seconds, uint32_t threads) {
+    enum { STEPS = 4 }; /* at least: single steps differ by a hundredth in the share */
     const double start = ct_bench_now_s();
     ct_profile_start(clock_ns);
-    do {
+    for (int steps = 0; steps < STEPS || ct_bench_now_s() < start + seconds; steps++) {
         train(step);
-    } while (ct_bench_now_s() < start + seconds);
+    }
     const struct ct_profile profile = ct_profile_stop();
     const double core_s = (ct_bench_now_s() - start) * threads;
     return (struct shares){1.0 - profile.matmul_s / core_s,
