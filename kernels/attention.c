@@ -10,6 +10,7 @@ struct head {
     const void *q, *k, *v;
     size_t d, stride, length;
     float scale; /* fp32(1/√d) */
+    bool first;  /* of its group: its chains of dK and dV start */
 };
 
 /* Queries [first, first + count) against keys [0, last). */
@@ -51,6 +52,7 @@ static struct head make_head(const struct ct_engine *e, const struct ct_micro *m
         .stride = e->qkv_width,
         .length = micro->length,
         .scale = 1.0f / __builtin_sqrtf((float)d),
+        .first = number % (e->layout->shape.heads / e->layout->shape.kv_heads) == 0,
     };
 }
 
@@ -177,7 +179,8 @@ static void score_gradients(const struct head *head, struct block block, const f
     }
 }
 
-/* out[last][d] += left[count][last]ᵀ · right[count][d]: chains over queries, ascending. */
+/* out[last][d] += left[count][last]ᵀ · right[count][d]: chains over queries, ascending. The first
+ * block of queries starts those of its keys. */
 static void over_queries(const struct head *head, struct block block, const void *left,
                          const void *right, size_t right_stride, float *out) {
     ct_matmul(head->e->options.numerics, &(struct ct_matmul){
@@ -191,7 +194,7 @@ static void over_queries(const struct head *head, struct block block, const void
                                              .ldb = right_stride,
                                              .c = out,
                                              .ldc = head->stride,
-                                             .resume = true,
+                                             .resume = !head->first || block.first > 0,
                                              .skip = CT_SKIP_EARLY,
                                              .diagonal = -(ptrdiff_t)block.first,
                                              .threads = 1,
@@ -242,7 +245,8 @@ static void backward_group(const struct ct_engine *e, const struct ct_micro *mic
         const struct columns columns = head_columns(shape, number);
         const struct head head = make_head(e, micro, qkv, sequence, number, scratch);
         const struct gradients to = {d_rows + columns.q, d_rows + columns.k, d_rows + columns.v};
-        for (size_t i = 0; number == group * members && i < head.length; i++) {
+        /* The chains that the first block of queries does not start. */
+        for (size_t i = e->query_block; head.first && i < head.length; i++) {
             memset(to.k + i * head.stride, 0, head.d * sizeof(float));
             memset(to.v + i * head.stride, 0, head.d * sizeof(float));
         }
