@@ -32,10 +32,11 @@
 #endif
 
 enum {
-    STREAM_BYTES = 1 << 20, /* of C: with less, who reads it next finds it in a cache */
-    STEPS_MAX = 1024,       /* of a block: its panel of B takes half an L2 at most */
-    AHEAD_STEPS = 32,       /* A is asked for so many steps before its use: it comes from L3 */
-    AHEAD_TILES = 16,       /* the next block's B while the last so many tiles are run */
+    STREAM_BYTES = 4 << 20, /* of C: more than an L2, which would only be emptied for it */
+    STREAM_GRADIENT_BYTES = 1 << 20,
+    STEPS_MAX = 1024, /* of a block: its panel of B takes half an L2 at most */
+    AHEAD_STEPS = 32, /* A is asked for so many steps before its use: it comes from L3 */
+    AHEAD_TILES = 16, /* the next block's B while the last so many tiles are run */
 };
 
 _Static_assert(16 % PANEL_ROWS == 0, "what ops.h says of rooms");
@@ -413,10 +414,10 @@ static bool takes_rows(const struct product *product, struct ct_hand hand) {
 }
 
 /* Gradients of weights are next read when all of them are there; elsewhere who asked for a product
- * reads it at once. */
+ * reads it at once, in a cache if it is small. */
 static bool may_stream(const struct ct_matmul *job) {
-    return job->form == CT_TN && !job->resume && job->epilogue == NULL &&
-           job->m * job->n * sizeof *job->c >= STREAM_BYTES &&
+    const size_t least = job->form == CT_TN ? STREAM_GRADIENT_BYTES : STREAM_BYTES;
+    return !job->resume && job->epilogue == NULL && job->m * job->n * sizeof *job->c >= least &&
            ((uintptr_t)job->c | job->ldc * sizeof *job->c) % LINE == 0;
 }
 

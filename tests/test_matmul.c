@@ -361,17 +361,18 @@ static void teams_equal_the_definitions(void **state) {
 }
 
 /* So large that they go past the caches, but for the last panel. */
-static void large_gradients_equal_the_definitions(void **state) {
+static void large_outputs_equal_the_definitions(void **state) {
     (void)state;
-    const struct shape shape = {530, 528, 7, 16};
+    const struct shape gradient = {530, 528, 7, 16}, other = {1030, 1040, 7, 16};
     for (int isa = CT_ISA_AVX2; isa <= CT_ISA_AVX512BF16; isa++) {
         if (ct_ops_install(&overlay, (enum ct_isa)isa) != CT_OK) {
             print_message("not here: %s\n", ct_err_detail());
             continue;
         }
-        for (int variant = 0; variant < 4; variant++) {
-            const struct ct_matmul kind = {.form = CT_TN};
-            expect_team(&shape, &kind, variant % 2 != 0, variant < 2 ? 1 : 3, CT_MATMUL_ROOM, 0);
+        for (int variant = 0; variant < 12; variant++) {
+            const struct ct_matmul kind = {.form = (enum ct_form)(variant / 4)};
+            expect_team(kind.form == CT_TN ? &gradient : &other, &kind, variant % 2 != 0,
+                        variant % 4 < 2 ? 1 : 3, CT_MATMUL_ROOM, 0);
         }
     }
 }
@@ -545,7 +546,7 @@ int main(void) {
         cmocka_unit_test(avx512_equals_the_definitions),
         cmocka_unit_test(avx512bf16_equals_the_definitions),
         cmocka_unit_test(teams_equal_the_definitions),
-        cmocka_unit_test(large_gradients_equal_the_definitions),
+        cmocka_unit_test(large_outputs_equal_the_definitions),
         cmocka_unit_test(blas_teams_see_their_outputs),
         cmocka_unit_test(pairs_go_odd_before_even),
         cmocka_unit_test(cuts_and_threads_do_not_show),
