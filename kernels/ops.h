@@ -79,7 +79,7 @@ enum { CT_MATMUL_ROOM = 74 * 16 * 1024, CT_MATMUL_ROOM_LEAST = 16 * 2048 };
 typedef void ct_matmul_fn(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room);
 
 /* Runs the product under `numerics`, C not NULL. Not in the bits: threads, skip. C overlaps no
- * operand. Takes half a MiB of the stack: meant for small products and for callers without a team.
+ * operand. Takes a MiB of the stack: meant for small products and for callers without a team.
  */
 void ct_matmul(enum ct_numerics numerics, const struct ct_matmul *job);
 

@@ -330,7 +330,7 @@ static void expect_team(const struct shape *shape, const struct ct_matmul *kind,
  * 1024 steps), of hands' shares; fewer outputs than hands, and so many rows that two hands take
  * them alone. */
 static const struct shape team_shapes[] = {
-    {1, 1, 1, 0},      {130, 70, 33, 3}, {57, 33, 2500, 1}, {15, 100, 1030, 0}, {300, 31, 5, 2},
+    {1, 1, 1, 0},      {130, 70, 33, 3}, {57, 33, 3300, 1}, {15, 100, 1030, 0}, {300, 31, 5, 2},
     {14, 32, 256, 0},  {29, 65, 258, 1}, {3, 200, 511, 0},  {45, 40, 0, 1},     {1100, 16, 130, 0},
     {50, 129, 768, 5}, {1, 70, 1500, 0}, {2500, 33, 21, 1}, {1000, 3, 1100, 2},
 };
