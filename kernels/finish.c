@@ -3,8 +3,9 @@
 #include "finish.h"
 
 #include "functions.h"
+#include "sanitizer.h"
 
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -15,8 +16,13 @@
 #define CT_FINISH_INSTALL ct_finish_install_scalar
 #endif
 
-/* Outputs at once: a constant, so that compilers keep them in vector registers. */
+/* Outputs at once, the columns of a product's panel: a constant, so that compilers keep them in
+ * vector registers. */
+#ifdef __AVX512F__
 enum { PIECE = 32 };
+#else
+enum { PIECE = 16 };
+#endif
 
 #define ALWAYS static inline __attribute__((always_inline))
 
@@ -36,6 +42,28 @@ ALWAYS void store(void *out, size_t at, bool bf16, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
         to[i] = ct_bf16_round(x[i]);
     }
+}
+
+/* As store, for what the backward pass reads next: whole lines go past the caches. */
+ALWAYS void store_kept(void *out, size_t at, bool bf16, const float *x, size_t n) {
+#ifdef __AVX512F__
+    uint16_t *to = (uint16_t *)out + at;
+    if (bf16 && n == PIECE && (uintptr_t)to % sizeof(__m512i) == 0) {
+        uint16_t line[PIECE];
+        store(line, 0, true, x, n);
+        CT_SEEN_WRITE(to, sizeof line);
+        _mm512_stream_si512((void *)to, _mm512_loadu_si512(line));
+        return;
+    }
+#endif
+    store(out, at, bf16, x, n);
+}
+
+/* What went past the caches is visible as other stores are. */
+ALWAYS void end_kept(void) {
+#ifdef __AVX512F__
+    _mm_sfence();
+#endif
 }
 
 ALWAYS void load(float *x, const void *in, size_t at, bool bf16, size_t n) {
@@ -62,17 +90,22 @@ ALWAYS void ask_operand(const struct ct_finish *f, const void *in, size_t at) {
     ask(f, in, at, f->bf16 ? sizeof(uint16_t) : sizeof(float));
 }
 
-/* x = c + bias. */
-ALWAYS void biased(float *restrict x, const float *restrict c, const float *restrict bias,
+/* Where there is no bias: v + (−0) is v, and pieces need no branch. */
+#define EIGHT -0.0f, -0.0f, -0.0f, -0.0f, -0.0f, -0.0f, -0.0f, -0.0f
+static const float no_bias[32] = {EIGHT, EIGHT, EIGHT, EIGHT};
+
+/* x = c + the bias of columns from j on. */
+ALWAYS void biased(float *restrict x, const float *restrict c, const struct ct_finish *f, size_t j,
                    size_t n) {
+    const float *restrict bias = f->bias != NULL ? f->bias + j : no_bias;
     for (size_t i = 0; i < n; i++) {
-        x[i] = bias != NULL ? c[i] + bias[i] : c[i];
+        x[i] = c[i] + bias[i];
     }
 }
 
 ALWAYS void bias_piece(const struct ct_finish *f, size_t at, const float *c, size_t j, size_t n) {
     float x[PIECE];
-    biased(x, c, f->bias != NULL ? f->bias + j : NULL, n);
+    biased(x, c, f, j, n);
     store(f->out, at, f->bf16, x, n);
 }
 
@@ -82,7 +115,7 @@ ALWAYS void residual_piece(const struct ct_finish *f, size_t at, const float *c,
     float *out = (float *)f->out + at;
     const float *through = (const float *)f->in + at;
     ask(f, f->in, at, sizeof *through);
-    biased(x, c, f->bias != NULL ? f->bias + j : NULL, n);
+    biased(x, c, f, j, n);
     for (size_t i = 0; i < n; i++) {
         x[i] = through[i] + x[i];
     }
@@ -91,11 +124,11 @@ ALWAYS void residual_piece(const struct ct_finish *f, size_t at, const float *c,
 
 ALWAYS void gelu_piece(const struct ct_finish *f, size_t at, const float *c, size_t j, size_t n) {
     float x[PIECE], y[PIECE];
-    biased(x, c, f->bias != NULL ? f->bias + j : NULL, n);
+    biased(x, c, f, j, n);
     for (size_t i = 0; i < n; i++) {
         y[i] = ct_gelu32(x[i]);
     }
-    store(f->out, at, f->bf16, x, n);
+    store_kept(f->out, at, f->bf16, x, n);
     store(f->out_2, at, f->bf16, y, n);
 }
 
@@ -120,8 +153,8 @@ ALWAYS void swiglu_piece(const struct ct_finish *f, size_t at, const float *c, s
     for (size_t i = 0; i < n; i++) {
         y[i] = ct_swiglu32(gate[i], up[i]);
     }
-    store(f->out, at, f->bf16, gate, n);
-    store(f->out_2, at, f->bf16, up, n);
+    store_kept(f->out, at, f->bf16, gate, n);
+    store_kept(f->out_2, at, f->bf16, up, n);
     store(f->out_3, at, f->bf16, y, n);
 }
 
@@ -138,19 +171,21 @@ ALWAYS void swiglu_backward_piece(const struct ct_finish *f, size_t at, const fl
     store(f->out_2, at, f->bf16, dup, n);
 }
 
-/* A finish from its piece: whole pieces with a known length, then what is left. */
-#define FINISH(name, run)                                                                          \
-    ALWAYS void name##_block(const struct ct_finish *whole, const float *c, size_t ldc,            \
-                             size_t row, size_t rows, size_t column, size_t columns, bool bf16) {  \
-        struct ct_finish f = *whole;                                                               \
+/* A finish from its piece: rows of exactly one piece, as panels have them, or of any length. */
+#define FINISH(name, run, end)                                                                     \
+    ALWAYS void name##_block(const struct ct_finish *any, const float *c, size_t ldc, size_t row,  \
+                             size_t rows, size_t column, size_t columns, bool bf16, bool panel) {  \
+        struct ct_finish f = *any;                                                                 \
         f.bf16 = bf16;                                                                             \
         for (size_t i = 0; i < rows; i++) {                                                        \
-            size_t j = 0;                                                                          \
             const size_t at = (row + i) * f.stride + column;                                       \
-            for (; j + PIECE <= columns; j += PIECE) {                                             \
+            size_t j = 0;                                                                          \
+            for (; !panel && j + PIECE <= columns; j += PIECE) {                                   \
                 run(PIECE);                                                                        \
             }                                                                                      \
-            if (j < columns) {                                                                     \
+            if (panel) {                                                                           \
+                run(PIECE);                                                                        \
+            } else if (j < columns) {                                                              \
                 run(columns - j);                                                                  \
             }                                                                                      \
         }                                                                                          \
@@ -158,11 +193,16 @@ ALWAYS void swiglu_backward_piece(const struct ct_finish *f, size_t at, const fl
     static void name(void *context, float *c, size_t ldc, size_t row, size_t rows, size_t column,  \
                      size_t columns) {                                                             \
         const struct ct_finish *f = context;                                                       \
-        if (f->bf16) {                                                                             \
-            name##_block(f, c, ldc, row, rows, column, columns, true);                             \
+        if (f->bf16 && columns == PIECE) {                                                         \
+            name##_block(f, c, ldc, row, rows, column, columns, true, true);                       \
+        } else if (f->bf16) {                                                                      \
+            name##_block(f, c, ldc, row, rows, column, columns, true, false);                      \
+        } else if (columns == PIECE) {                                                             \
+            name##_block(f, c, ldc, row, rows, column, columns, false, true);                      \
         } else {                                                                                   \
-            name##_block(f, c, ldc, row, rows, column, columns, false);                            \
+            name##_block(f, c, ldc, row, rows, column, columns, false, false);                     \
         }                                                                                          \
+        end;                                                                                       \
     }
 
 #define RUN_SWIGLU(n)          swiglu_piece(&f, at + j, c + i * ldc + j, n)
@@ -172,12 +212,12 @@ ALWAYS void swiglu_backward_piece(const struct ct_finish *f, size_t at, const fl
 #define RUN_GELU(n)            gelu_piece(&f, at + j, c + i * ldc + j, column + j, n)
 #define RUN_GELU_BACKWARD(n)   gelu_backward_piece(&f, at + j, c + i * ldc + j, n)
 
-FINISH(bias, RUN_BIAS)
-FINISH(residual, RUN_RESIDUAL)
-FINISH(gelu, RUN_GELU)
-FINISH(gelu_backward, RUN_GELU_BACKWARD)
-FINISH(swiglu, RUN_SWIGLU)
-FINISH(swiglu_backward, RUN_SWIGLU_BACKWARD)
+FINISH(bias, RUN_BIAS, (void)0)
+FINISH(residual, RUN_RESIDUAL, (void)0)
+FINISH(gelu, RUN_GELU, end_kept())
+FINISH(gelu_backward, RUN_GELU_BACKWARD, (void)0)
+FINISH(swiglu, RUN_SWIGLU, end_kept())
+FINISH(swiglu_backward, RUN_SWIGLU_BACKWARD, (void)0)
 
 void CT_FINISH_INSTALL(struct ct_finishes *finishes) {
     finishes->bias = bias;
