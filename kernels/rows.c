@@ -374,11 +374,16 @@ static inline void exp_block(float lane[LANES], float *out, const float *in, flo
     memcpy(out, p, sizeof p);
 }
 
-/* A row of exp(in·factor − top) and its sum. out may be in, or NULL: the sum alone. */
-static inline float exp_and_sum(float *out, const float *in, float factor, float top, size_t n) {
+/* A row of exp(in·factor − top) and its sum. out may be in, or NULL: the sum alone. What lies
+ * ahead_bytes behind is asked for, unless they are 0. */
+static inline float exp_and_sum(float *out, const float *in, float factor, float top, size_t n,
+                                size_t ahead_bytes) {
     float lane[LANES] = {0}, block[LANES];
     const size_t rest = n % LANES;
     for (size_t i = 0; i < n - rest; i += LANES) {
+        if (ahead_bytes > 0) {
+            __builtin_prefetch((const void *)((uintptr_t)(in + i) + ahead_bytes), 0, 2);
+        }
         exp_block(lane, out != NULL ? out + i : block, in + i, factor, top);
     }
     if (rest > 0) {
@@ -396,7 +401,7 @@ static inline float exp_and_sum(float *out, const float *in, float factor, float
 
 /* Rounding keeps order, so the largest product is that of the largest score. */
 static float attention_softmax(float *p, const float *s, float factor, size_t n) {
-    return exp_and_sum(p, s, factor, ct_mul(max(s, n), factor), n);
+    return exp_and_sum(p, s, factor, ct_mul(max(s, n), factor), n, 0);
 }
 
 static void attention_backward(float *ds, const float *p, const float *dp, float delta,
@@ -410,7 +415,9 @@ static float cross_entropy(float *dlogits, const float *logits, uint32_t target,
                            size_t n) {
     const float top = max(logits, n);
     const float wanted = logits[target];
-    const float total = exp_and_sum(dlogits, logits, 1.0f, top, n);
+    /* Rows of logits come from memory and lie one behind the other: while this one is computed the
+     * next is asked for. */
+    const float total = exp_and_sum(dlogits, logits, 1.0f, top, n, n * sizeof *logits);
     if (dlogits != NULL) {
         const float inverse = 1.0f / total;
         const float hit = dlogits[target];
