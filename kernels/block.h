@@ -72,10 +72,11 @@ struct ct_kept {
 
 /* One hand's scratch. */
 struct ct_hand_scratch {
-    float *row;       /* [D] */
-    float *p;         /* [query_block][T] scores, then exp(s − max) */
-    float *dp;        /* [query_block][T] */
-    float *out;       /* [query_block][d] */
+    float *row; /* [D] */
+    float *p;   /* [query_block][T] scores, then exp(s − max) */
+    float *dp;  /* [query_block][T] */
+    float *out; /* [query_block][d] */
+    /* Rounded for products; where nothing is, these are p, dp and out. */
     void *p_operand;  /* [query_block][T] */
     void *ds_operand; /* [query_block][T] */
     void *g_operand;  /* [query_block][d] */
