@@ -186,7 +186,8 @@ struct ct_ops {
     /* out[column] += x[row][column], a chain over rows, ascending, continued in place. */
     void (*column_sums)(float *out, const float *x, size_t rows, size_t stride, size_t n);
 
-    /* Attention, one query: p = exp(s·scale − max(s·scale)); returns Σp (E4). p may be s. n > 0. */
+    /* Attention, one query: p = exp(s·scale − max(s·scale)); returns Σp (E4). p may be s. n > 0,
+     * scale > 0. */
     float (*attention_softmax)(float *p, const float *s, float scale, size_t n);
     /* ds = (p·(dp − delta))·scale. ds may be dp or p. */
     void (*attention_backward)(float *ds, const float *p, const float *dp, float delta, float scale,

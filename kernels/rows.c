@@ -157,8 +157,7 @@ static float sum_squares(const float *x, size_t n) {
     return dot(x, x, n);
 }
 
-/* lane = x > lane ? x : lane, which is one instruction that GCC 12 finds for single values alone.
- */
+/* lane = x > lane ? x : lane: one instruction, which GCC 12 finds for single values alone. */
 static inline void max_block(float lane[LANES], const float *x) {
 #if defined(__AVX512F__)
     _mm512_storeu_ps(lane, _mm512_max_ps(_mm512_loadu_ps(x), _mm512_loadu_ps(lane)));

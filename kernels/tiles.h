@@ -32,9 +32,9 @@
 #endif
 
 enum {
-    STREAM_BYTES = 4 << 20, /* of C: more than an L2, which would only be emptied for it */
-    STREAM_GRADIENT_BYTES = 1 << 20,
-    STEPS_MAX = 1536, /* of a block: its panel of B, 96 KiB or 192, stays in L2 */
+    STREAM_BYTES = 4 << 20,          /* of C: more than an L2, which would be emptied for it */
+    STREAM_GRADIENT_BYTES = 1 << 20, /* of a gradient of weights, which is read much later */
+    STEPS_MAX = 1536,                /* of a block: its panel of B, 96 KiB or 192, stays in L2 */
     AHEAD_STEPS = 32, /* A is asked for so many steps before its use: it comes from L3 */
     AHEAD_TILES = 16, /* the next block's B while the last so many tiles are run */
 };

@@ -78,6 +78,26 @@ static double gelu_exact(double x) {
     return 0.5 * x * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (x + 0.044715 * x * x * x)));
 }
 
+/* A value takes a lane's place only if it is greater: +0 and -0 are equal. */
+static void first_zero_is_the_maximum(void **state) {
+    (void)state;
+    enum { N = 53 };
+    for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_AVX512BF16; isa++) {
+        if (ct_ops_install(&overlay, (enum ct_isa)isa) != CT_OK) {
+            print_message("not here: %s\n", ct_err_detail());
+            continue;
+        }
+        for (int negative = 0; negative < 2; negative++) {
+            float x[N];
+            for (size_t i = 0; i < N; i++) {
+                x[i] = (i < 16) == (negative != 0) ? -0.0f : 0.0f;
+            }
+            const float top = overlay.max(x, N);
+            assert_true(top == 0.0f && (signbit(top) != 0) == (negative != 0));
+        }
+    }
+}
+
 static void gelu_is_gelu(void **state) {
     (void)state;
     static struct result result;
@@ -370,6 +390,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(overlays_equal_the_definitions),
         cmocka_unit_test(sums_are_e4),
+        cmocka_unit_test(first_zero_is_the_maximum),
         cmocka_unit_test(gelu_is_gelu),
         cmocka_unit_test(gelu_at_its_ends),
         cmocka_unit_test(swiglu_is_swiglu),
