@@ -36,12 +36,16 @@ enum ct_err ct_ops_install(struct ct_ops *ops, enum ct_isa isa) {
     return CT_OK;
 }
 
-/* Installs one overlay if it passes; CT_ERR_UNSUPPORTED with the reason if not. */
-static enum ct_err try_isa(enum ct_isa isa) {
+/* Installs one overlay if it passes, with the better of a lesser one if it races;
+ * CT_ERR_UNSUPPORTED with the reason if not. */
+static enum ct_err try_isa(enum ct_isa isa, bool races) {
     struct ct_ops ops;
     struct ct_ops definitions;
     CT_TRY(ct_ops_install(&definitions, CT_ISA_SCALAR));
     CT_TRY(ct_ops_install(&ops, isa));
+    if (races) {
+        ct_cpu_race(&ops, isa);
+    }
     const char *failed = ct_selftest(&ops, isa == CT_ISA_SCALAR ? NULL : &definitions);
     if (failed != NULL) {
         char name[CT_CPU_NAME];
@@ -57,7 +61,7 @@ static enum ct_err try_isa(enum ct_isa isa) {
 static enum ct_err start_named(const char *wanted) {
     for (int isa = CT_ISA_SCALAR; isa <= CT_ISA_NEON; isa++) {
         if (strcmp(wanted, ct_isa_name((enum ct_isa)isa)) == 0) {
-            const enum ct_err err = try_isa((enum ct_isa)isa);
+            const enum ct_err err = try_isa((enum ct_isa)isa, false);
             return err == CT_OK ? CT_OK
                                 : ct_fail(err,
                                           "COTRAIN_ISA=%s: %s; unset it for the best that "
@@ -80,7 +84,7 @@ static enum ct_err start_best(void) {
         if (!ct_isa_supported((enum ct_isa)isa)) {
             continue;
         }
-        const enum ct_err err = try_isa((enum ct_isa)isa);
+        const enum ct_err err = try_isa((enum ct_isa)isa, true);
         if (err == CT_OK) {
             return CT_OK;
         }

@@ -3,6 +3,7 @@
 #include <cotrain/yardstick.h>
 
 #include "fork_join.h"
+#include "matmul.h"
 #include "parallel.h"
 
 #include <stdatomic.h>
@@ -105,7 +106,7 @@ double ct_peak_fp32(uint32_t threads, uint64_t rounds) {
 
 double ct_peak_bf16(uint32_t threads, uint64_t rounds) {
 #if defined(__x86_64__)
-    if (ct_isa_active() == CT_ISA_AVX512BF16) {
+    if (ct_ops.matmul_bf16 == ct_matmul_bf16_avx512bf16) {
         return run_chains(threads, rounds, ct_peak_pairs_avx512bf16);
     }
 #endif

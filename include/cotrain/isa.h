@@ -1,6 +1,7 @@
 /* Which overlays run here. The plain C definitions are the standard's text; overlays give the same
  * bits faster. Chosen once a process: the best the CPU has and that passes its known-answer test,
- * or what COTRAIN_ISA=scalar|avx2|avx512|avx512bf16|neon names. */
+ * or what COTRAIN_ISA=scalar|avx2|avx512|avx512bf16|neon names. Not named, avx512bf16 has the
+ * products of avx512 where the CPU does those faster. */
 #ifndef COTRAIN_ISA_H
 #define COTRAIN_ISA_H
 

@@ -12,8 +12,8 @@
 /* Independent fused multiply-adds in registers, `rounds` times in each thread; returns the
  * floating-point operations of all threads together. A round is some 10 ns. */
 double ct_peak_fp32(uint32_t threads, uint64_t rounds);
-/* The same with bf16 operands, pairs into binary32: vdpbf16ps, or 0 where there is no such thing
- * and bf16-1 runs on the multiply-adds of binary32. */
+/* The same with bf16 operands, pairs into binary32: vdpbf16ps, or 0 where bf16-1 runs on the
+ * multiply-adds of binary32, for want of such a thing or because they are faster. */
 double ct_peak_bf16(uint32_t threads, uint64_t rounds);
 
 /* Reads data[count], in as many stretches as threads; returns the bytes read. */
