@@ -31,7 +31,7 @@ static size_t least(size_t x, size_t y) {
 
 void ct_matmul_blas(const struct ct_matmul *job, struct ct_hand hand, struct ct_room room) {
     ct_barrier(hand);
-    const struct ct_rectangle mine = ct_matmul_share(hand, job->m, 28, job->n, 64);
+    const struct ct_rectangle mine = ct_matmul_share(hand, job, 28, 64);
     const struct ct_span rows = mine.rows, columns = mine.columns;
     const struct ct_epilogue *epilogue = job->epilogue;
     if (job->c != NULL && rows.begin < rows.end && columns.begin < columns.end) {

@@ -108,12 +108,12 @@ struct ct_engine {
 
     /* scratch */
     struct ct_room room; /* of the team's products */
-    float *wide[2];      /* [M][F] */
+    float *gate;         /* [M][F], of Llama: what the forward pass ends with the up map */
     float *qkv_float;    /* [M][Q]: d_qkv; Llama: queries, keys and values before they are turned */
     void *d_qkv;         /* operand [M][Q] */
     float *d_stream[2];  /* [M][D]: gradient of the stream after and between the halves */
     void *d_out;         /* operand [M][D]: dY of the half in hand */
-    void *d_wide[2];     /* operands [M][F] */
+    void *d_up[2];       /* operands [M][F]: dY of the maps up; of Llama's, of gate and up */
     float *d_norm;       /* [M][D]: gradient of a norm's output */
     float *d_attention;  /* [M][D] */
     float *d_embedding;  /* [tokens of a leaf][D]: waits for the end of the head's chain (E6) */

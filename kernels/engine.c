@@ -165,8 +165,10 @@ static void carve_scratch(struct ct_engine *e, struct carve *carve, size_t rows)
     const size_t d = shape->width;
     e->room = (struct ct_room){take_floats(carve, CT_MATMUL_ROOM), CT_MATMUL_ROOM};
     for (uint32_t i = 0; i < e->places.blocks[0].up_count; i++) {
-        e->wide[i] = take_floats(carve, rows * shape->hidden);
-        e->d_wide[i] = take_operand(e, carve, e->wide[i], rows * shape->hidden);
+        e->d_up[i] = take(carve, rows * shape->hidden * e->operand_bytes);
+    }
+    if (shape->arch == CT_ARCH_LLAMA) {
+        e->gate = take_floats(carve, rows * shape->hidden);
     }
     e->qkv_float = take_floats(carve, rows * e->qkv_width);
     e->d_qkv = take_operand(e, carve, e->qkv_float, rows * e->qkv_width);

@@ -132,17 +132,19 @@ ALWAYS void gelu_piece(const struct ct_finish *f, size_t at, const float *c, siz
     store(f->out_2, at, f->bf16, y, n);
 }
 
-ALWAYS void gelu_backward_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
+ALWAYS void gelu_backward_piece(const struct ct_finish *f, size_t at, const float *c, size_t j,
+                                size_t n) {
     float x[PIECE], dx[PIECE];
+    float *restrict sums = f->sums + j;
     ask_operand(f, f->in, at);
     load(x, f->in, at, f->bf16, n);
     for (size_t i = 0; i < n; i++) {
         dx[i] = ct_gelu_backward32(c[i], x[i]);
     }
-    memcpy((float *)f->out + at, dx, n * sizeof *dx);
-    if (f->bf16) {
-        store(f->out_2, at, true, dx, n);
+    for (size_t i = 0; i < n; i++) {
+        sums[i] = sums[i] + dx[i];
     }
+    store(f->out, at, f->bf16, dx, n);
 }
 
 ALWAYS void swiglu_piece(const struct ct_finish *f, size_t at, const float *c, size_t n) {
@@ -210,7 +212,7 @@ ALWAYS void swiglu_backward_piece(const struct ct_finish *f, size_t at, const fl
 #define RUN_BIAS(n)            bias_piece(&f, at + j, c + i * ldc + j, column + j, n)
 #define RUN_RESIDUAL(n)        residual_piece(&f, at + j, c + i * ldc + j, column + j, n)
 #define RUN_GELU(n)            gelu_piece(&f, at + j, c + i * ldc + j, column + j, n)
-#define RUN_GELU_BACKWARD(n)   gelu_backward_piece(&f, at + j, c + i * ldc + j, n)
+#define RUN_GELU_BACKWARD(n)   gelu_backward_piece(&f, at + j, c + i * ldc + j, column + j, n)
 
 FINISH(bias, RUN_BIAS, (void)0)
 FINISH(residual, RUN_RESIDUAL, (void)0)

@@ -18,6 +18,7 @@ struct ct_finish {
     const void *in;
     const void *in_2;
     const float *bias;
+    float *sums;
     size_t stride;
     bool bf16;
 };
@@ -29,7 +30,8 @@ struct ct_finishes {
     ct_finish_fn *bias;     /* out (operand) = c + bias */
     ct_finish_fn *residual; /* out (float) = in (float) + (c + bias); out may be in */
     ct_finish_fn *gelu;     /* x = c + bias; out (operand) = x, out_2 (operand) = gelu(x) */
-    /* out (float) = c·gelu'(in (operand)); out_2 (operand) the same under bf16, else untouched */
+    /* dx = c·gelu'(in (operand)); out (operand) = dx; sums[column] += dx: chains over rows, so the
+     * product hands them over in order */
     ct_finish_fn *gelu_backward;
     /* g = in (float), u = c; out (operand) = g, out_2 (operand) = u, out_3 (operand) = swiglu(g, u)
      */

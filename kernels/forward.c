@@ -31,7 +31,7 @@ static void project(const struct ct_engine *e, size_t rows, const struct ct_line
         .stride = e->layout->shape.width,
     };
     ct_linear_forward(e, rows, linear, input, NULL,
-                      &(struct ct_epilogue){ct_ops.finish.residual, &finish}, hand);
+                      &(struct ct_epilogue){ct_ops.finish.residual, &finish, false}, hand);
     ct_barrier(hand);
 }
 

@@ -95,7 +95,7 @@ static void run(const struct ct_matmul *job, struct ct_hand hand, bool bf16) {
         .bf16 = bf16,
     };
     ct_barrier(hand);
-    const struct ct_rectangle mine = ct_matmul_share(hand, job->m, TILE, job->n, TILE);
+    const struct ct_rectangle mine = ct_matmul_share(hand, job, TILE, TILE);
     for (tile.column = mine.columns.begin; tile.column < mine.columns.end; tile.column += TILE) {
         const size_t right = mine.columns.end - tile.column;
         tile.columns = right < TILE ? right : TILE;

@@ -30,12 +30,17 @@ void ct_blas_product(const struct ct_matmul *job);
 /* The whole product in the calling thread, which is in E1 mode, with room on its stack. */
 void ct_matmul_alone(ct_matmul_fn *run, const struct ct_matmul *job);
 
-/* A hand's rectangle of an m × n matrix: the hands stand in a grid of rows by columns, as many
- * columns as balance best, cut at multiples of the grains. */
+/* A hand's rectangle of C: the hands stand in a grid of rows by columns, as many columns as balance
+ * best, cut at multiples of the grains; in columns alone for an epilogue in order. */
 struct ct_rectangle {
     struct ct_span rows, columns;
 };
-struct ct_rectangle ct_matmul_share(struct ct_hand hand, size_t m, size_t row_grain, size_t n,
-                                    size_t column_grain);
+struct ct_rectangle ct_matmul_share(struct ct_hand hand, const struct ct_matmul *job,
+                                    size_t row_grain, size_t column_grain);
+
+/* Whether the job's epilogue wants a column's rows in order. */
+static inline bool ct_matmul_in_order(const struct ct_matmul *job) {
+    return job->epilogue != NULL && job->epilogue->in_order;
+}
 
 #endif

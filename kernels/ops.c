@@ -10,8 +10,12 @@
 
 struct ct_ops ct_ops;
 
-struct ct_rectangle ct_matmul_share(struct ct_hand hand, size_t m, size_t row_grain, size_t n,
-                                    size_t column_grain) {
+struct ct_rectangle ct_matmul_share(struct ct_hand hand, const struct ct_matmul *job,
+                                    size_t row_grain, size_t column_grain) {
+    const size_t m = job->m, n = job->n;
+    if (ct_matmul_in_order(job) && m > 0) {
+        row_grain = m;
+    }
     const size_t grains_m = (m + row_grain - 1) / row_grain;
     const size_t grains_n = (n + column_grain - 1) / column_grain;
     size_t best = 1; /* columns of the grid */

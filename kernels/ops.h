@@ -39,6 +39,8 @@ struct ct_epilogue {
     void (*run)(void *context, float *c, size_t ldc, size_t row, size_t rows, size_t column,
                 size_t columns);
     void *context;
+    bool in_order; /* a column's rows come ascending, one call after the other: for chains over
+                    * rows. Hands then share out columns alone. */
 };
 enum { CT_EPILOGUE_ROWS = 1040, CT_EPILOGUE_COLUMNS = 64 };
 

@@ -1,5 +1,7 @@
 #include "profile_run.h"
 
+#include "matmul.h"
+
 #include <cotrain/profile.h>
 
 #include <stdatomic.h>
@@ -92,7 +94,7 @@ void ct_profile_run(ct_matmul_fn *run, const struct ct_matmul *job, struct ct_ha
         return;
     }
     struct watched watched = {job->epilogue, 0};
-    const struct ct_epilogue epilogue = {run_watched, &watched};
+    const struct ct_epilogue epilogue = {run_watched, &watched, ct_matmul_in_order(job)};
     struct ct_matmul own = *job;
     own.epilogue = job->epilogue != NULL ? &epilogue : NULL;
     const uint64_t start_ns = read_clock();

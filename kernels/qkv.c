@@ -12,7 +12,7 @@ static void forward_map(const struct ct_engine *e, size_t rows, const struct ct_
         .bf16 = bf16,
     };
     ct_linear_forward(e, rows, linear, (struct ct_rows){kept->norm_1, e->layout->shape.width}, NULL,
-                      &(struct ct_epilogue){ct_ops.finish.bias, &finish}, hand);
+                      &(struct ct_epilogue){ct_ops.finish.bias, &finish, false}, hand);
 }
 
 /* Columns of queries and keys, which stand side by side. */

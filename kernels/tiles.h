@@ -320,7 +320,7 @@ static struct walk begin_walk(const struct product *product, const struct slab *
         .groups = 1,
         .parts = slab->units == 0 ? 1 : (slab->units + most - 1) / most,
     };
-    while (hand.all > 1 && walk.groups < slab->tiles &&
+    while (hand.all > 1 && !ct_matmul_in_order(product->job) && walk.groups < slab->tiles &&
            walk.panels * walk.groups < hand.all * ITEMS_OF_HAND) {
         walk.groups++;
     }
@@ -408,7 +408,7 @@ static size_t slab_steps(const struct product *product) {
 static bool takes_rows(const struct product *product, struct ct_hand hand) {
     enum { TILES = 32, COLUMNS_OF_ROW = 4 };
     const struct ct_matmul *job = product->job;
-    return hand.all > 1 && job->m >= hand.all * TILES * TILE_ROWS &&
+    return hand.all > 1 && !ct_matmul_in_order(job) && job->m >= hand.all * TILES * TILE_ROWS &&
            job->n <= COLUMNS_OF_ROW * job->m &&
            product->held / hand.all >= TILES * slab_steps(product);
 }

@@ -239,11 +239,17 @@ struct seen {
     float *values;
     uint8_t *times;
     size_t n;
+    size_t *next;        /* [n] the row that should come next, were they in order */
+    uint8_t *disordered; /* [n] another came */
 };
 
 static void see(void *context, float *c, size_t ldc, size_t row, size_t rows, size_t column,
                 size_t columns) {
     const struct seen *seen = context;
+    for (size_t j = column; j < column + columns; j++) {
+        seen->disordered[j] |= row != seen->next[j];
+        seen->next[j] = row + rows;
+    }
     for (size_t i = 0; i < rows; i++) {
         for (size_t j = 0; j < columns; j++) {
             const size_t at = (row + i) * seen->n + column + j;
@@ -294,8 +300,9 @@ static void expect_team(const struct shape *shape, const struct ct_matmul *kind,
     memcpy(start, data.c, data.c_bytes);
     run_in_mode(bf16 ? definitions.matmul_bf16 : definitions.matmul_f32, &data.job);
     const size_t outputs = shape->m * shape->n;
-    struct seen seen = {calloc(outputs, sizeof(float)), calloc(outputs, 1), shape->n};
-    const struct ct_epilogue see_all = {see, &seen};
+    struct seen seen = {calloc(outputs, sizeof(float)), calloc(outputs, 1), shape->n,
+                        calloc(shape->n, sizeof(size_t)), calloc(shape->n, 1)};
+    const struct ct_epilogue see_all = {see, &seen, draw() % 2 != 0};
     struct ct_matmul job = data.job;
     job.c = epilogue == 2 ? NULL : start;
     job.epilogue = epilogue == 0 ? NULL : &see_all;
@@ -310,6 +317,9 @@ static void expect_team(const struct shape *shape, const struct ct_matmul *kind,
     }
     if (epilogue != 0) {
         expect_seen(&data, &seen, data.c);
+        for (size_t j = 0; see_all.in_order && j < shape->n; j++) {
+            assert_int_equal(seen.disordered[j], 0);
+        }
     }
     for (size_t i = 0; epilogue == 1 && i < shape->m; i++) {
         for (size_t j = 0; j < shape->n; j++) {
@@ -322,6 +332,8 @@ static void expect_team(const struct shape *shape, const struct ct_matmul *kind,
     free(shared.floats);
     free(seen.values);
     free(seen.times);
+    free(seen.next);
+    free(seen.disordered);
     free(start);
     drop(&data);
 }

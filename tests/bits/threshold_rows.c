@@ -139,8 +139,8 @@ static void gelu_backward(const struct ct_ops *ops) {
  * middle. */
 static void finish_gelu_backward(const struct ct_ops *ops) {
     enum { COLUMNS = 61, ROWS = N / COLUMNS };
-    float c[N], x[N], out[N] = {0};
-    struct ct_finish finish = {.out = out, .in = x, .stride = COLUMNS};
+    float c[N], x[N], out[N] = {0}, sums[COLUMNS] = {0};
+    struct ct_finish finish = {.out = out, .in = x, .sums = sums, .stride = COLUMNS};
     fill(x, N);
     for (size_t i = 0; i < N; i++) {
         c[i] = 1.0f;
@@ -151,10 +151,12 @@ static void finish_gelu_backward(const struct ct_ops *ops) {
     for (size_t i = 0; i < (size_t)ROWS * COLUMNS; i++) {
         c[i] = (float)(TARGET / (double)out[i]);
     }
+    memset(sums, 0, sizeof sums);
     mode = ct_mode_enter();
     ops->finish.gelu_backward(&finish, c + 3 * COLUMNS + 5, COLUMNS, 3, ROWS - 7, 5, COLUMNS - 9);
     ct_mode_leave(mode);
     bits_print("threshold finish_gelu_backward", out, sizeof out);
+    bits_print("threshold finish_gelu_backward's sums", sums, sizeof sums);
 }
 
 static void swiglu(const struct ct_ops *ops) {
