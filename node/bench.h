@@ -92,6 +92,10 @@ struct ct_bench_peaks ct_bench_peaks(uint32_t threads, double seconds);
 /* The better of reading and a triad, beyond the caches, in 10^9 bytes a second. Takes 192 MiB
  * meanwhile. */
 CT_MUST_CHECK enum ct_err ct_bench_bandwidth(uint32_t threads, double seconds, double *out);
+/* The same over the caller's arrays of `count` floats, 64-byte aligned; out is overwritten. What
+ * fits into a cache can be above the memory's. */
+double ct_bench_bandwidth_over(uint32_t threads, double seconds, const float *a, const float *b,
+                               float *out, size_t count);
 
 /* The most memory that this process has had. */
 double ct_bench_peak_rss_mib(void);

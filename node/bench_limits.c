@@ -31,15 +31,16 @@ static double best_chains(double (*chains)(uint32_t threads, uint64_t rounds), u
     return best * 1e-9;
 }
 
-static double best_bandwidth(uint32_t threads, double seconds, float *arrays) {
-    float *a = arrays, *b = arrays + ARRAY_FLOATS, *out = b + ARRAY_FLOATS;
+double ct_bench_bandwidth_over(uint32_t threads, double seconds, const float *a, const float *b,
+                               float *out, size_t count) {
     double best = 0.0;
     const double end = ct_bench_now_s() + seconds;
     for (int i = 0; i < REPEATS || ct_bench_now_s() < end; i++) {
         const double start = ct_bench_now_s();
-        const double read = ct_peak_read(threads, arrays, 3 * (size_t)ARRAY_FLOATS);
+        const double read = ct_peak_read(threads, a, count) + ct_peak_read(threads, b, count) +
+                            ct_peak_read(threads, out, count);
         const double middle = ct_bench_now_s();
-        const double moved = ct_peak_triad(threads, out, a, b, ARRAY_FLOATS);
+        const double moved = ct_peak_triad(threads, out, a, b, count);
         const double reading = read / (middle - start);
         const double triad = moved / (ct_bench_now_s() - middle);
         best = reading > best ? reading : best;
@@ -67,7 +68,8 @@ enum ct_err ct_bench_bandwidth(uint32_t threads, double seconds, double *out) {
     }
     (void)madvise(arrays, 3 * (size_t)ARRAY_BYTES, MADV_HUGEPAGE);
     memset(arrays, 0, 3 * (size_t)ARRAY_BYTES);
-    *out = best_bandwidth(threads, seconds, arrays);
+    *out = ct_bench_bandwidth_over(threads, seconds, arrays, arrays + ARRAY_FLOATS,
+                                   arrays + 2 * (size_t)ARRAY_FLOATS, ARRAY_FLOATS);
     free(arrays);
     return CT_OK;
 }

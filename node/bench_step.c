@@ -21,7 +21,9 @@ static const char usage[] =
     "N\n"
     "parameters of matrices, L layers, D width, T context, attention without its mask. Inside "
     "matmul\n"
-    "the operations that were really done are counted.\n"
+    "the operations that were really done are counted. Of what is outside, adamw is the share of\n"
+    "the gradient's norm and AdamW, which read and write 32 bytes a parameter; beside their rate\n"
+    "stands that of the memory, measured just after over the same arrays.\n"
     "\n" CT_BENCH_TRAINING_USAGE CT_BENCH_USAGE;
 
 struct step {
@@ -32,6 +34,7 @@ struct step {
     struct ct_adamw adamw;
     float *gradient;
     uint32_t *tokens;
+    double adamw_s; /* of the steps so far */
     float loss;
     bool applied;
 };
@@ -39,9 +42,11 @@ struct step {
 static void train(void *context) {
     struct step *step = context;
     ct_engine_gradient(step->engine, step->state.theta, step->tokens, step->gradient, &step->loss);
+    const double start = ct_bench_now_s();
     step->applied =
         ct_adamw_step(&step->adamw, &step->layout, &step->state, step->gradient, step->loss, 1e-4f)
             .applied;
+    step->adamw_s += ct_bench_now_s() - start;
 }
 
 static void draw_tokens(struct step *step) {
@@ -91,21 +96,29 @@ static uint64_t clock_ns(void) {
 
 /* Half a figure's time for steps that are profiled; they are not the ones whose speed is told. */
 struct shares {
-    double outside;       /* of the step's core seconds, not spent in matmul */
+    double outside; /* of the step's core seconds, not spent in matmul */
+    double adamw;   /* of the step's time */
+    double adamw_gbytes_per_s;
     double inside_gflops; /* of all threads together, while in matmul */
 };
 
 static struct shares profile(struct step *step, double seconds, uint32_t threads) {
     enum { STEPS = 4 }; /* at least: single steps differ by a hundredth in the share */
     const double start = ct_bench_now_s();
+    int steps = 0;
+    step->adamw_s = 0.0;
     ct_profile_start(clock_ns);
-    for (int steps = 0; steps < STEPS || ct_bench_now_s() < start + seconds; steps++) {
+    for (; steps < STEPS || ct_bench_now_s() < start + seconds; steps++) {
         train(step);
     }
     const struct ct_profile profile = ct_profile_stop();
-    const double core_s = (ct_bench_now_s() - start) * threads;
-    return (struct shares){1.0 - profile.matmul_s / core_s,
-                           profile.matmul_operations / profile.matmul_s * threads * 1e-9};
+    const double whole_s = ct_bench_now_s() - start;
+    return (struct shares){
+        .outside = 1.0 - profile.matmul_s / (whole_s * threads),
+        .adamw = step->adamw_s / whole_s,
+        .adamw_gbytes_per_s = 32e-9 * (double)step->layout.parameters * steps / step->adamw_s,
+        .inside_gflops = profile.matmul_operations / profile.matmul_s * threads * 1e-9,
+    };
 }
 
 static enum ct_err measure(struct ct_bench *bench, struct step *step) {
@@ -117,18 +130,24 @@ static enum ct_err measure(struct ct_bench *bench, struct step *step) {
     if (!step->applied) {
         return ct_fail(CT_ERR_NUMERIC, "the loss or the gradient of random tokens is not finite");
     }
+    const double memory =
+        ct_bench_bandwidth_over(bench->threads, bench->seconds / 10, step->state.theta,
+                                step->state.m, step->gradient, step->layout.parameters);
     const double tokens = (double)step->training.options.batch * step->layout.shape.context;
     const double gflops = step_operations(step) / seconds * 1e-9;
     return ct_bench_row(
         bench,
-        json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}",
+        json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, "
+                  "s:f, s:f, s:f}",
                   "workload", step->training.workload->name, "numerics",
                   ct_numerics_name(step->training.options.numerics), "threads",
                   (json_int_t)bench->threads, "parameters", (json_int_t)step->layout.parameters,
                   "loss", (double)step->loss, "ms", seconds * 1e3, "tokens_per_s", tokens / seconds,
                   "gflops", gflops, "peak_gflops", peak, "ratio", gflops / peak, "matmul_gflops",
                   shares.inside_gflops, "matmul_ratio", shares.inside_gflops / peak,
-                  "outside_matmul", shares.outside, "peak_rss_mib", ct_bench_peak_rss_mib()));
+                  "outside_matmul", shares.outside, "adamw", shares.adamw, "adamw_gbytes_per_s",
+                  shares.adamw_gbytes_per_s, "memory_gbytes_per_s", memory, "peak_rss_mib",
+                  ct_bench_peak_rss_mib()));
 }
 
 static enum ct_err run(struct ct_bench *bench) {

@@ -47,7 +47,8 @@ sane='(.rows | all(.ratio > 0 and .ms > 0 and .gbytes_per_s > 0))'
 report "$sane and ([.rows[].op] == [\"encode\", \"decode\"])" codec --workload tiny
 report "$sane and ([.rows[].senders] == [3, 16, 64])" aggregate --workload tiny
 report '.rows | length == 1 and (.[0] | .tokens_per_s > 0 and .gflops > 0 and .peak_rss_mib > 1 and
-    .numerics == "bf16-1" and .outside_matmul > 0 and .outside_matmul < 1 and .matmul_gflops > 0 and
+    .numerics == "bf16-1" and .outside_matmul > 0 and .outside_matmul < 1 and
+    .adamw > 0 and .adamw < 1 and .adamw_gbytes_per_s > 0 and .memory_gbytes_per_s > 0 and .matmul_gflops > 0 and
     .ratio > 0 and .loss > 1 and .loss < 8)' step --workload tiny
 report '.threads == 1 and .rows[0].threads == 1 and .rows[0].numerics == "fp32-1"' \
     step --workload tiny --numerics fp32-1 --threads 1
