@@ -115,12 +115,6 @@ static inline void transpose(float *to, size_t to_stride, const char *from, size
 
 /* to[j] = from[j] rounded for j < count ≤ 2·LANES. */
 static inline void round_lanes(uint16_t *to, const float *from, size_t count) {
-    if (count == 2 * LANES) {
-        for (size_t j = 0; j < 2 * LANES; j++) {
-            to[j] = ct_bf16_round(from[j]);
-        }
-        return;
-    }
     for (size_t j = 0; j < count; j++) {
         to[j] = ct_bf16_round(from[j]);
     }

@@ -37,14 +37,19 @@ static inline float ct_at_least(float x, float negative) {
     return ct_float32(bits < most ? bits : most);
 }
 
-/* To bf16: nearest even on the upper half, subnormals to signed zero, NaN to a quiet NaN (E3). */
-static inline uint16_t ct_bf16_round(float x) {
+/* To bf16, as the bits of the same value in binary32: nearest even on the upper half, subnormals to
+ * signed zero, NaN to a quiet NaN (E3). */
+static inline uint32_t ct_bf16_widened(float x) {
     const uint32_t bits = ct_bits32(x);
     const uint32_t magnitude = bits & 0x7fffffffu;
     uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
     rounded = magnitude < 0x00800000u ? bits & 0x80000000u : rounded;
     rounded = magnitude > 0x7f800000u ? bits | 0x00400000u : rounded;
-    return (uint16_t)(rounded >> 16);
+    return rounded & 0xffff0000u;
+}
+
+static inline uint16_t ct_bf16_round(float x) {
+    return (uint16_t)(ct_bf16_widened(x) >> 16);
 }
 
 /* 1.5·2^23: adding it rounds |x| < 2^22 to an integer, which then stands in the low bits. */

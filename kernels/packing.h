@@ -22,10 +22,10 @@
 
 enum {
     PANEL_COLUMNS = 2 * LANES,
-    LINE = 64,         /* bytes of the cache */
-    AHEAD_LINES = 4,   /* rows along the chain are asked for so many lines before their use */
-    WIDEN_UNITS = 128, /* that are packed as pairs before they are widened */
-    ACROSS_UNITS = 8,  /* of rows across the chain that are packed together */
+    LINE = 64,        /* bytes of the cache */
+    AHEAD_LINES = 4,  /* rows along the chain are asked for so many lines before their use */
+    WIDEN_UNITS = 32, /* that are packed as pairs before they are widened */
+    ACROSS_UNITS = 8, /* of rows across the chain that are packed together */
 };
 
 _Static_assert(PANEL_ROWS % LANES == 0 && TILE_ROWS <= PANEL_ROWS, "A panels are whole vectors");
@@ -132,14 +132,20 @@ ALWAYS void pack_pairs(float *to, size_t width, const struct source *source, con
 ALWAYS void widen_row(float *to, size_t width, const struct source *source, const char *row,
                       size_t count) {
     uint32_t *restrict out = (uint32_t *)(void *)to;
-    _Alignas(64) uint16_t rounded[2 * LANES];
     const uint16_t *from = (const uint16_t *)(const void *)row;
-    if (row != NULL && source->rounded) {
-        round_lanes(rounded, (const float *)(const void *)row, count);
-        from = rounded;
+    const float *from_float = (const float *)(const void *)row;
+    const size_t there = row != NULL ? count : 0;
+    if (source->rounded) {
+        for (size_t j = 0; j < there; j++) {
+            out[j] = ct_bf16_widened(from_float[j]);
+        }
+    } else {
+        for (size_t j = 0; j < there; j++) {
+            out[j] = (uint32_t)from[j] << 16;
+        }
     }
-    for (size_t j = 0; j < width; j++) {
-        out[j] = row != NULL && j < count ? (uint32_t)from[j] << 16 : 0;
+    for (size_t j = there; j < width; j++) {
+        out[j] = 0;
     }
 }
 
@@ -191,8 +197,43 @@ ALWAYS void pack_units(float *panel, size_t width, const struct source *source, 
     }
 }
 
-/* Inlined twice, for A and for B, so that the width is a constant. Rows along the chain are widened
- * behind their transposition, which as pairs takes half the steps. */
+/* Rows along the chain are widened behind their transposition, which as pairs takes half the steps.
+ */
+ALWAYS void widen_along(float *panel, size_t width, const struct source *source,
+                        struct piece piece) {
+    float pairs[WIDEN_UNITS * PANEL_COLUMNS];
+    pack_along(pairs, width, source, piece, PACK_PAIRS);
+    uint32_t *restrict out = (uint32_t *)(void *)panel;
+    for (size_t unit = 0; unit < piece.units; unit++) {
+        for (size_t j = 0; j < width; j++) {
+            const uint32_t pair = ct_bits32(pairs[unit * width + j]);
+            out[2 * unit * width + j] = pair & 0xffff0000u;
+            out[(2 * unit + 1) * width + j] = pair << 16;
+        }
+    }
+}
+
+/* Floats are rounded behind it too, where no half has to be moved. */
+ALWAYS void round_along(float *panel, size_t width, const struct source *source,
+                        struct piece piece) {
+    float values[2 * WIDEN_UNITS * PANEL_COLUMNS];
+    struct source plain = *source;
+    plain.rounded = false;
+    const size_t end = 2 * (piece.first + piece.units), missing = end > source->length ? 1 : 0;
+    pack_along(values, width, &plain,
+               (struct piece){piece.outer, piece.count, 2 * piece.first, 2 * piece.units - missing},
+               PACK_F32);
+    memset(values + (2 * piece.units - missing) * width, 0, missing * width * sizeof *values);
+    uint32_t *restrict out = (uint32_t *)(void *)panel;
+    for (size_t unit = 0; unit < piece.units; unit++) {
+        for (size_t j = 0; j < width; j++) {
+            out[2 * unit * width + j] = ct_bf16_widened(values[(2 * unit + 1) * width + j]);
+            out[(2 * unit + 1) * width + j] = ct_bf16_widened(values[2 * unit * width + j]);
+        }
+    }
+}
+
+/* Inlined twice, for A and for B, so that the width is a constant. */
 ALWAYS void pack(float *panel, size_t width, const struct source *source, struct piece piece,
                  enum packing packing) {
     if (packing == PACK_F32) {
@@ -207,18 +248,13 @@ ALWAYS void pack(float *panel, size_t width, const struct source *source, struct
         pack_units(panel, width, source, piece, PACK_WIDENED);
         return;
     }
-    uint32_t pairs[WIDEN_UNITS * PANEL_COLUMNS];
     const size_t end = piece.first + piece.units;
     for (; piece.first < end; piece.first += piece.units) {
         piece.units = end - piece.first < WIDEN_UNITS ? end - piece.first : WIDEN_UNITS;
-        pack_along((float *)(void *)pairs, width, source, piece, PACK_PAIRS);
-        uint32_t *restrict out = (uint32_t *)(void *)panel;
-        for (size_t unit = 0; unit < piece.units; unit++) {
-            for (size_t j = 0; j < width; j++) {
-                const uint32_t pair = pairs[unit * width + j];
-                out[2 * unit * width + j] = pair & 0xffff0000u;
-                out[(2 * unit + 1) * width + j] = pair << 16;
-            }
+        if (source->rounded) {
+            round_along(panel, width, source, piece);
+        } else {
+            widen_along(panel, width, source, piece);
         }
         panel += 2 * piece.units * width;
     }
